@@ -1,0 +1,1 @@
+"""Feedmill on one machine."""

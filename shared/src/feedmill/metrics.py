@@ -1,0 +1,100 @@
+"""Prometheus metrics of one worker. Durations in seconds; labels of few values; one registry per process."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.gc_collector import GCCollector
+from prometheus_client.platform_collector import PlatformCollector
+from prometheus_client.process_collector import ProcessCollector
+
+_LATENCY = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+_LAG = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1)
+_ITEMS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+_TOKENS = (16, 64, 256, 512, 1024, 2048, 4096, 8192, 16384)
+
+
+def new_registry() -> CollectorRegistry:
+    """A registry with the process's own figures (memory, CPU, file descriptors, garbage collections)."""
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    PlatformCollector(registry=registry)
+    GCCollector(registry=registry)
+    return registry
+
+
+class MetricFamilies:
+    """Every metric, with the label ``worker``: three workers in one process share the families."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.registry = registry
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"feedmill_{name}", text, ("worker", *labels), registry=registry)
+
+        def gauge(name: str, text: str, *labels: str) -> Gauge:
+            return Gauge(f"feedmill_{name}", text, ("worker", *labels), registry=registry)
+
+        def histogram(name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+            return Histogram(f"feedmill_{name}", text, ("worker", *labels), registry=registry, buckets=buckets)
+
+        self.received = counter("messages_received_total", "Messages taken from the input queue")
+        self.settled = counter("messages_settled_total", "Messages by how they ended here", "outcome")
+        self.failed = counter("messages_failed_total", "Failures of single messages", "kind", "reason")
+        self.in_flight = gauge("messages_in_flight", "Messages taken and not settled yet")
+        self.handle_seconds = histogram("handle_seconds", "From receipt to acknowledgement", _LATENCY)
+        self.step_seconds = histogram("step_seconds", "One step of one batch", _LATENCY, "step")
+        self.batch_items = histogram("batch_items", "Messages in one batch of the model", _ITEMS)
+        self.batch_tokens = histogram("batch_tokens", "Tokens in one batch of the model", _TOKENS)
+        self.narrowed = counter("batches_narrowed_total", "Batches halved to find the guilty message", "step")
+        self.loop_lag_seconds = histogram("loop_lag_seconds", "How late the event loop ran a timer", _LAG)
+        self.consuming = gauge("consuming", "1 while a consumer is registered at the broker")
+        self.sessions = counter("broker_sessions_total", "Sessions opened with the broker")
+        self.sessions_lost = counter("broker_sessions_lost_total", "Sessions lost, by cause", "cause")
+        self.paused = gauge("intake_paused", "1 while a dependency is away and no messages are taken")
+        self.outages = counter("outages_total", "Times that a dependency was found away", "dependency")
+        self.ready = gauge("ready", "1 while /readyz answers 200")
+
+
+class Metrics:
+    """The families of :class:`MetricFamilies`, bound to one worker's name."""
+
+    def __init__(self, families: MetricFamilies, worker: str) -> None:
+        self.registry = families.registry
+        self.worker = worker
+        self.received = families.received.labels(worker)
+        self.in_flight = families.in_flight.labels(worker)
+        self.handle_seconds = families.handle_seconds.labels(worker)
+        self.batch_items = families.batch_items.labels(worker)
+        self.batch_tokens = families.batch_tokens.labels(worker)
+        self.loop_lag_seconds = families.loop_lag_seconds.labels(worker)
+        self.consuming = families.consuming.labels(worker)
+        self.sessions = families.sessions.labels(worker)
+        self.paused = families.paused.labels(worker)
+        self.ready = families.ready.labels(worker)
+        self.outcomes: dict[str, int] = {}
+        """How many messages ended how, for the worker's own report."""
+        self._families = families
+
+    def settled(self, outcome: str) -> None:
+        self.outcomes[outcome] = self.outcomes.get(outcome, 0) + 1
+        self._families.settled.labels(self.worker, outcome).inc()
+
+    def failed(self, kind: str, reason: str) -> None:
+        self._families.failed.labels(self.worker, kind, reason).inc()
+
+    def step_seconds(self, step: str, seconds: float) -> None:
+        self._families.step_seconds.labels(self.worker, step).observe(seconds)
+
+    def narrowed(self, step: str) -> None:
+        self._families.narrowed.labels(self.worker, step).inc()
+
+    def session_lost(self, cause: str) -> None:
+        self._families.sessions_lost.labels(self.worker, cause).inc()
+
+    def outage(self, dependency: str) -> None:
+        self._families.outages.labels(self.worker, dependency).inc()
+
+
+def new_metrics(worker: str, families: MetricFamilies | None = None) -> Metrics:
+    """Metrics for one worker; in a registry of its own unless ``families`` are shared."""
+    return Metrics(families or MetricFamilies(new_registry()), worker)

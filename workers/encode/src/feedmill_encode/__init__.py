@@ -1,0 +1,1 @@
+"""Feedmill's encode worker."""

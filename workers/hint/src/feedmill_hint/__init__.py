@@ -1,0 +1,1 @@
+"""Feedmill's hint worker."""

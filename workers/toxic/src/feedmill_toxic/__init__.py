@@ -1,0 +1,1 @@
+"""Feedmill's toxic worker."""
