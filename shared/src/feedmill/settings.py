@@ -6,10 +6,12 @@ everything else starts with ``FEEDMILL_``. Nothing is read at import: a group is
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import quote, urlsplit
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from feedmill.errors import SettingsError
@@ -37,17 +39,15 @@ class BrokerSettings(Group):
 
     url: SecretStr | None = Field(
         None,
-        validation_alias=AliasChoices("RABBITMQ_URL", "url"),
+        validation_alias="RABBITMQ_URL",
         description="amqp:// or amqps:// URL; wins over the single settings below",
     )
-    host: Name = Field("localhost", validation_alias=AliasChoices("RABBITMQ_HOST", "host"))
-    port: int = Field(5672, ge=1, le=65_535, validation_alias=AliasChoices("RABBITMQ_PORT", "port"))
-    user: Name = Field("guest", validation_alias=AliasChoices("RABBITMQ_USER", "user"))
-    password: SecretStr = Field(SecretStr("guest"), validation_alias=AliasChoices("RABBITMQ_PASSWORD", "password"))
-    vhost: Name = Field("/", validation_alias=AliasChoices("RABBITMQ_VHOST", "vhost"))
-    tls_ca_file: str | None = Field(
-        None, validation_alias=AliasChoices("RABBITMQ_CA_FILE", "tls_ca_file"), description="PEM file for amqps://"
-    )
+    host: Name = Field("localhost", validation_alias="RABBITMQ_HOST")
+    port: int = Field(5672, ge=1, le=65_535, validation_alias="RABBITMQ_PORT")
+    user: Name = Field("guest", validation_alias="RABBITMQ_USER")
+    password: SecretStr = Field(SecretStr("guest"), validation_alias="RABBITMQ_PASSWORD")
+    vhost: Name = Field("/", validation_alias="RABBITMQ_VHOST")
+    tls_ca_file: str | None = Field(None, validation_alias="RABBITMQ_CA_FILE", description="PEM file for amqps://")
     heartbeat_seconds: int = Field(15, ge=2, le=600, description="a silent peer is dropped after about three of these")
     connect_timeout_seconds: Seconds = Field(10.0, description="for the TCP, TLS and AMQP handshakes together")
     operation_timeout_seconds: Seconds = Field(15.0, description="for one declaration, one consume, one confirm")
@@ -56,6 +56,7 @@ class BrokerSettings(Group):
     queue_type: Literal["classic", "quorum"] = Field("classic", description="for queues that do not exist yet")
     prefetch: int = Field(128, ge=1, le=10_000, description="unacknowledged messages one worker holds at most")
     max_body_bytes: int = Field(1_048_576, ge=1024, description="a larger message is a dead letter, never parsed")
+    max_result_bytes: int = Field(16_777_216, ge=1024, description="a message with a larger result is a dead letter")
     retry_delays_seconds: Annotated[tuple[int, ...], NoDecode] = Field(
         (1, 5, 30, 120, 600), description="one retry queue each; a message that failed once more is a dead letter"
     )
@@ -75,8 +76,15 @@ class BrokerSettings(Group):
     @field_validator("url")
     @classmethod
     def _amqp(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and urlsplit(value.get_secret_value()).scheme not in {"amqp", "amqps"}:
+        if value is None:
+            return value
+        text = value.get_secret_value()
+        if _scheme(text) not in {"amqp", "amqps"}:
             raise ValueError("expected a URL that starts with amqp:// or amqps://")
+        if not _is_plain_url(text):
+            raise ValueError(
+                "expected scheme://user:password@host:port/vhost, special characters percent-encoded (@ is %40, / %2F)"
+            )
         return value
 
     def amqp_url(self) -> str:
@@ -90,33 +98,32 @@ class BrokerSettings(Group):
         """Scheme, host, port and vhost, without credentials: for logs."""
         parts = urlsplit(self.amqp_url())
         default_port = 5671 if parts.scheme == "amqps" else 5672
-        return f"{parts.scheme}://{parts.hostname}:{parts.port or default_port}{parts.path}"
+        host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+        return f"{parts.scheme}://{host}:{parts.port or default_port}{parts.path}"
 
 
 class StoreSettings(Group):
     """The database that speaks MongoDB's protocol."""
 
-    uri: SecretStr = Field(SecretStr("mongodb://localhost:27017"), validation_alias=AliasChoices("MONGO_URI", "uri"))
+    uri: SecretStr = Field(SecretStr("mongodb://localhost:27017"), validation_alias="MONGO_URI")
     database: Annotated[str, Field(pattern=r'^[^/\\. "$*<>:|?\x00]{1,63}$')] = Field(
-        "feedmill", validation_alias=AliasChoices("DATABASE_NAME", "database")
+        "feedmill", validation_alias="DATABASE_NAME"
     )
     driver: Literal["motor", "pymongo"] = Field(
-        "motor", validation_alias=AliasChoices("FEEDMILL_STORE_DRIVER", "driver"), description="docs/adr/0002"
+        "motor", validation_alias="FEEDMILL_STORE_DRIVER", description="docs/adr/0002"
     )
-    pool_size: int = Field(16, ge=1, le=1000, validation_alias=AliasChoices("FEEDMILL_STORE_POOL_SIZE", "pool_size"))
-    operation_timeout_seconds: Seconds = Field(
-        10.0, validation_alias=AliasChoices("FEEDMILL_STORE_TIMEOUT_SECONDS", "operation_timeout_seconds")
-    )
+    pool_size: int = Field(16, ge=1, le=1000, validation_alias="FEEDMILL_STORE_POOL_SIZE")
+    operation_timeout_seconds: Seconds = Field(10.0, validation_alias="FEEDMILL_STORE_TIMEOUT_SECONDS")
     server_selection_timeout_seconds: Seconds = Field(
         5.0,
-        validation_alias=AliasChoices("FEEDMILL_STORE_SELECTION_TIMEOUT_SECONDS", "server_selection_timeout_seconds"),
+        validation_alias="FEEDMILL_STORE_SELECTION_TIMEOUT_SECONDS",
     )
     upsert: bool = Field(False, description="write to posts and comments that do not exist yet (makes ghosts)")
 
     @field_validator("uri")
     @classmethod
     def _mongodb(cls, value: SecretStr) -> SecretStr:
-        if urlsplit(value.get_secret_value()).scheme not in {"mongodb", "mongodb+srv"}:
+        if _scheme(value.get_secret_value()) not in {"mongodb", "mongodb+srv"}:
             raise ValueError("expected a URI that starts with mongodb:// or mongodb+srv://")
         return value
 
@@ -160,13 +167,23 @@ class ModelSettings(Group):
     )
     clean_labels: Annotated[tuple[str, ...], NoDecode] = Field((), description="label names that mean clean")
     threshold: float = Field(0.5, ge=0, le=1, description="a toxic label at or above this makes the text toxic")
-    label_thresholds: dict[str, float] = Field(default_factory=dict, description='per label, as JSON: {"threat": 0.3}')
+    label_thresholds: Annotated[dict[str, float], NoDecode] = Field(
+        default_factory=dict, description='per label, as JSON: {"threat": 0.3}'
+    )
     text_prefix: str | None = Field(None, description="put before each text; unset: what the model is known to need")
 
     @field_validator("toxic_labels", "clean_labels", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("label_thresholds", mode="before")
+    @classmethod
+    def _parse(cls, value: object) -> object:
+        try:
+            return json.loads(value) if isinstance(value, str) else value
+        except ValueError:
+            raise ValueError('expected a JSON object, such as {"threat": 0.3}') from None
 
     @field_validator("label_thresholds")
     @classmethod
@@ -177,6 +194,28 @@ class ModelSettings(Group):
 
 
 G = TypeVar("G", bound=Group)
+
+
+def _scheme(url: str) -> str:
+    """The URL's scheme; ``""`` where it can't be parsed: the parser's own error may show the password."""
+    try:
+        return urlsplit(url).scheme
+    except ValueError:
+        return ""
+
+
+def _is_plain_url(url: str) -> bool:
+    """Whether ``url`` has a host and a valid port, and its credentials, if any, end where a parser looks for their end.
+
+    A raw ``/``, ``?`` or ``#`` in a password ends the authority early: what is left of the password would be taken for
+    a port or a path, connected to and shown in logs.
+    """
+    parts = urlsplit(url)
+    try:
+        has_port = parts.port is None or parts.port > 0
+    except ValueError:
+        return False
+    return bool(parts.hostname) and has_port and url.count("@") == parts.netloc.count("@") <= 1
 
 
 def read(group: type[G], **overrides: Any) -> G:
@@ -192,12 +231,15 @@ def read(group: type[G], **overrides: Any) -> G:
         raise SettingsError(problems) from None
 
 
+def variable(field: str, info: FieldInfo) -> str:
+    """The environment variable that sets a field."""
+    return info.validation_alias if isinstance(info.validation_alias, str) else f"FEEDMILL_{field.upper()}"
+
+
 def _variable(group: type[Group], location: tuple[int | str, ...]) -> str:
     """The environment variable behind a pydantic error location."""
     name = str(location[0]) if location else group.__name__
     for field, info in group.model_fields.items():
-        alias = info.validation_alias
-        names = [str(choice) for choice in alias.choices] if isinstance(alias, AliasChoices) else []
-        if name in {field, *names}:
-            return names[0] if names else f"FEEDMILL_{field.upper()}"
+        if name in {field, info.validation_alias}:
+            return variable(field, info)
     return name.upper()

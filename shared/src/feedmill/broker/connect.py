@@ -1,0 +1,47 @@
+"""Opening one connection to the broker."""
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl
+from urllib.parse import parse_qs, urlsplit
+
+import aio_pika
+from aio_pika.abc import AbstractConnection
+from aio_pika.connection import make_url
+
+from feedmill import __version__
+from feedmill.broker.errors import guard
+from feedmill.errors import SettingsError
+from feedmill.settings import BrokerSettings
+
+
+async def connect(settings: BrokerSettings, purpose: str) -> AbstractConnection:
+    """Connect, with a name by which the connection can be told apart in the broker's management.
+
+    Raises:
+        SessionLost: the broker can't be reached, refuses the credentials, or does not answer in time.
+        SettingsError: the certificate file can't be read.
+    """
+    url = settings.amqp_url()
+    if "heartbeat" not in parse_qs(urlsplit(url).query):
+        url = str(make_url(url, heartbeat=settings.heartbeat_seconds))
+    name = f"feedmill-{purpose}@{socket.gethostname()}:{os.getpid()}"
+    async with guard(f"connect to {settings.display_url()}", settings.connect_timeout_seconds):
+        return await aio_pika.connect(
+            url,
+            timeout=settings.connect_timeout_seconds,
+            ssl_context=tls_context(settings),
+            client_properties={"connection_name": name, "product": "Feedmill", "version": __version__},
+        )
+
+
+def tls_context(settings: BrokerSettings) -> ssl.SSLContext | None:
+    """The context for amqps://: the peer's name and chain are always checked. None for amqp://."""
+    if not settings.amqp_url().startswith("amqps://"):
+        return None
+    try:
+        return ssl.create_default_context(cafile=settings.tls_ca_file)
+    except (OSError, ssl.SSLError) as error:
+        raise SettingsError(f"RABBITMQ_CA_FILE: expected a readable PEM file: {error}") from error

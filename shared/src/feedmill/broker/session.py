@@ -1,0 +1,207 @@
+"""One generation of contact with the broker: two connections, a consumer, a publisher.
+
+Two connections, because a broker under a memory or disk alarm blocks connections that publish, and a blocked one can't
+be consumed from either. Whatever breaks, the whole session is over: one thing to notice, one thing to heal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+
+import aio_pika.abc
+from aio_pika.abc import AbstractConnection
+from aiormq.abc import AbstractChannel, DeliveredMessage
+from pamqp.commands import Basic
+
+from feedmill.broker import topology
+from feedmill.broker.connect import connect
+from feedmill.broker.errors import SessionLost, describe, guard
+from feedmill.broker.publisher import Publisher
+from feedmill.contract import Route
+from feedmill.settings import BrokerSettings
+
+log = logging.getLogger(__name__)
+
+CLOSE_TIMEOUT_SECONDS = 3.0
+"""A healthy broker closes in milliseconds; a dead one would never answer."""
+
+
+@dataclass(slots=True, eq=False)
+class Delivery:
+    """A message as it came, and the session that it must be settled on."""
+
+    session: Session
+    tag: int
+    body: bytes
+    properties: Basic.Properties
+    exchange: str
+    routing_key: str
+    redelivered: bool
+
+
+class Session:
+    """Open one with :meth:`open`. ``lost`` resolves to the cause when it is over."""
+
+    def __init__(self, settings: BrokerSettings, route: Route) -> None:
+        self._settings = settings
+        self._route = route
+        self.lost: asyncio.Future[SessionLost] = asyncio.get_running_loop().create_future()
+        self._connections: list[AbstractConnection] = []
+        self._channels: list[aio_pika.abc.AbstractChannel] = []
+        self._consume_channel: AbstractChannel
+        self._consumer_tag: str | None = None
+        self._repair = asyncio.Lock()
+        self.publisher: Publisher
+
+    @classmethod
+    async def open(cls, settings: BrokerSettings, route: Route) -> Session:
+        """Connect, declare what is missing, and prove that publishing works. Nothing is consumed yet.
+
+        Raises SessionLost; nothing is left open then.
+        """
+        session = cls(settings, route)
+        try:
+            await session._open()
+        except BaseException:
+            await session.close()
+            raise
+        return session
+
+    async def _open(self) -> None:
+        consuming = await self._connect("consume")
+        publishing = await self._connect("publish")
+        await topology.declare(consuming, self._route, self._settings)
+        self._consume_channel = await self._channel(consuming, confirms=False)
+        self.publisher = Publisher(
+            await self._channel(publishing, confirms=True), self._settings.operation_timeout_seconds
+        )
+        await self.publisher.check()
+
+    async def _connect(self, purpose: str) -> AbstractConnection:
+        connection = await connect(self._settings, f"{self._route.worker}-{purpose}")
+        self._connections.append(connection)
+        connection.close_callbacks.add(lambda _, error: self.fail("connection_closed", describe(error)))
+        return connection
+
+    async def _channel(self, connection: AbstractConnection, *, confirms: bool) -> AbstractChannel:
+        async with guard("open channel", self._settings.operation_timeout_seconds):
+            channel = connection.channel(publisher_confirms=confirms, on_return_raises=confirms)
+            await channel.initialize()
+            channel.close_callbacks.add(lambda _, error: self.fail("channel_closed", describe(error)))
+            underlay = await channel.get_underlay_channel()
+        self._channels.append(channel)
+        return underlay
+
+    @property
+    def is_lost(self) -> bool:
+        return self.lost.done()
+
+    @property
+    def is_consuming(self) -> bool:
+        return self._consumer_tag is not None and not self.is_lost
+
+    def fail(self, cause: str, detail: str = "") -> None:
+        """The session is over. Only the first cause counts."""
+        if not self.lost.done():
+            self.lost.set_result(SessionLost(cause, detail))
+
+    async def consume(self, on_delivery: Callable[[Delivery], None]) -> None:
+        """Register the consumer. ``on_delivery`` must not block. Raises SessionLost."""
+
+        async def deliver(message: DeliveredMessage) -> None:
+            frame = message.delivery
+            if not isinstance(frame, Basic.Deliver) or frame.delivery_tag is None:
+                raise TypeError(f"expected a delivery, got {type(frame).__name__}")
+            on_delivery(
+                Delivery(
+                    session=self,
+                    tag=frame.delivery_tag,
+                    body=bytes(message.body),
+                    properties=message.header.properties,
+                    exchange=frame.exchange or "",
+                    routing_key=frame.routing_key or "",
+                    redelivered=bool(frame.redelivered),
+                )
+            )
+
+        channel = self._consume_channel
+        # Where the client library tells of a cancel by the broker, hear it at once; check() finds it in any case.
+        if hasattr(channel, "on_consumer_cancel_callbacks"):
+            channel.on_consumer_cancel_callbacks.add(self._on_cancelled)
+        async with self._guard(f"consume from {self._route.queue}"):
+            await channel.basic_qos(prefetch_count=self._settings.prefetch)
+            answer = await channel.basic_consume(self._route.queue, deliver)
+        self._consumer_tag = answer.consumer_tag
+
+    def _on_cancelled(self, _: object) -> None:
+        self.fail("consumer_cancelled", f"the broker cancelled the consumer of {self._route.queue}")
+
+    async def stop_consuming(self) -> None:
+        """Take no more messages; those taken stay ours to settle. Does nothing where none are taken."""
+        tag, self._consumer_tag = self._consumer_tag, None
+        if tag is None or self.is_lost:
+            return
+        with suppress(SessionLost):  # noted by the guard: then nothing arrives any more either
+            async with self._guard("cancel the consumer"):
+                await self._consume_channel.basic_cancel(tag)
+
+    async def check(self) -> None:
+        """Ask the broker for a sign of life on both channels, and whether the consumer is still there."""
+        with suppress(SessionLost):  # noted by the guard
+            async with self._guard("check"):
+                await self._consume_channel.basic_qos(prefetch_count=self._settings.prefetch)
+            # A client library that drops a cancelled consumer silently still forgets its tag.
+            consumers = self._consume_channel.consumers  # type: ignore[attr-defined]
+            if self._consumer_tag is not None and self._consumer_tag not in consumers:
+                self._on_cancelled(None)
+            async with self._guard("check"):
+                await self.publisher.check()
+
+    async def ack(self, delivery: Delivery) -> None:
+        """Raises SessionLost: the message will come again."""
+        async with self._guard("ack"):
+            await self._consume_channel.basic_ack(delivery.tag, wait=False)
+
+    async def hand_back(self, delivery: Delivery) -> None:
+        """Return a message to its queue, at once and uncounted where the broker allows. Raises SessionLost."""
+        async with self._guard("hand back"):
+            await self._consume_channel.basic_nack(delivery.tag, requeue=True, wait=False)
+
+    async def publish(self, exchange: str, routing_key: str, body: bytes, properties: Basic.Properties) -> None:
+        """Publish one message and await its confirm. Raises SessionLost or Undeliverable."""
+        async with self._guard("publish"):
+            await self.publisher.publish(exchange, routing_key, body, properties)
+
+    async def repair(self) -> None:
+        """Declare again whatever was deleted meanwhile. Raises SessionLost."""
+        async with self._repair, self._guard("declare"):
+            await topology.declare(self._connections[0], self._route, self._settings)
+
+    @asynccontextmanager
+    async def _guard(self, what: str) -> AsyncIterator[None]:
+        """:func:`guard`, and a session lost is noted as lost."""
+        if self.is_lost:
+            raise SessionLost("closed", f"{what}: {self.lost.result()}")
+        try:
+            async with guard(what, self._settings.operation_timeout_seconds):
+                yield
+        except SessionLost as error:
+            self.fail(error.cause, error.detail)
+            raise
+
+    async def close(self) -> None:
+        """Close both connections, in bounded time, whatever state they are in."""
+        self.fail("closed")
+        await asyncio.gather(*(_close(connection) for connection in self._connections))
+
+
+async def _close(connection: AbstractConnection) -> None:
+    try:
+        async with guard("close", CLOSE_TIMEOUT_SECONDS):
+            await connection.close()
+    except SessionLost as error:
+        log.debug("connection not closed cleanly: %s", error)

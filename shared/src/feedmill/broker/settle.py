@@ -1,0 +1,85 @@
+"""How a message ends here: answered, retried, buried or handed back. The one place where messages are acked."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from feedmill.broker import letters
+from feedmill.broker.errors import SessionLost, Undeliverable
+from feedmill.broker.session import Delivery
+from feedmill.contract import Route
+from feedmill.errors import MessageError, Reject, Retry
+from feedmill.settings import BrokerSettings
+from feedmill.wire import encode_object
+
+log = logging.getLogger(__name__)
+
+
+class Settler:
+    """Publishes what a message leads to, and only then acks it. Every method may raise SessionLost: it comes again."""
+
+    def __init__(self, settings: BrokerSettings, route: Route) -> None:
+        self._settings = settings
+        self._route = route
+
+    async def publish_result(self, delivery: Delivery, result: Mapping[str, Any], trace: Mapping[str, Any]) -> None:
+        """Publish a result; where no queue takes it, declare what is missing and try once more.
+
+        Raises:
+            Reject: the result is larger than results may be.
+            Retry: still no queue takes it.
+        """
+        properties = letters.result_properties(self._route, delivery, trace)
+        body = encode_object(result)
+        if len(body) > self._settings.max_result_bytes:
+            limit = self._settings.max_result_bytes
+            raise Reject("result_too_large", f"the result has {len(body)} bytes, expected at most {limit}")
+        try:
+            await self._to_results(delivery, body, properties)
+        except Undeliverable as first:
+            log.warning("result not delivered (%s): declaring queues again", first)
+            await delivery.session.repair()
+            try:
+                await self._to_results(delivery, body, properties)
+            except Undeliverable as second:
+                raise Retry("result_undeliverable", str(second)) from second
+
+    async def _to_results(self, delivery: Delivery, body: bytes, properties: Any) -> None:
+        await delivery.session.publish(self._route.exchange, self._route.result_queue, body, properties)
+
+    async def publish_failure(self, delivery: Delivery, failure: MessageError) -> str:
+        """Publish the next try or the dead letter; answer which: ``retried`` or ``dead``."""
+        delays = self._settings.retry_delays_seconds
+        attempt = letters.attempts(delivery.properties)
+        if isinstance(failure, Reject) or attempt >= len(delays):
+            await self._republish(
+                delivery, self._route.dead_queue, letters.dead_properties(self._route, delivery, failure)
+            )
+            return "dead"
+        delay = delays[attempt]
+        properties = letters.retry_properties(self._route, delivery, failure, delay)
+        await self._republish(delivery, self._route.retry_queue(delay), properties)
+        return "retried"
+
+    async def _republish(self, delivery: Delivery, queue: str, properties: Any) -> None:
+        """Publish a message again, whole. Where even that finds no queue, the session ends: nothing may be lost."""
+        for is_last in (False, True):
+            try:
+                await delivery.session.publish("", queue, delivery.body, properties)
+            except Undeliverable as error:
+                if is_last:
+                    delivery.session.fail("undeliverable", str(error))
+                    raise SessionLost("undeliverable", str(error)) from error
+                await delivery.session.repair()
+            else:
+                return
+
+    @staticmethod
+    async def ack(delivery: Delivery) -> None:
+        await delivery.session.ack(delivery)
+
+    @staticmethod
+    async def hand_back(delivery: Delivery) -> None:
+        await delivery.session.hand_back(delivery)

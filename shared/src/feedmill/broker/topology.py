@@ -1,0 +1,130 @@
+"""Declaring queues and exchanges passively first.
+
+What exists is used as it is, whatever its type and arguments, so that neither side's declaration ever fails the
+other's. What is missing is created as the contract says. A failed declaration closes its channel, so each question is
+asked on a channel of its own.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+from aio_pika.abc import AbstractConnection
+from aio_pika.exceptions import ChannelClosed, ChannelNotFoundEntity
+from aiormq.abc import AbstractChannel
+from aiormq.exceptions import ChannelAccessRefused
+
+from feedmill.broker.errors import SessionLost, guard
+from feedmill.contract import Route
+from feedmill.settings import BrokerSettings
+
+log = logging.getLogger(__name__)
+
+Arguments = dict[str, Any]
+
+
+async def declare(connection: AbstractConnection, route: Route, settings: BrokerSettings) -> None:
+    """Make sure that everything a worker needs is there. Raises SessionLost."""
+    timeout = settings.operation_timeout_seconds
+    await _ensure_exchange(connection, route.exchange, timeout)
+    await _ensure_queue(connection, route.queue, queue_arguments(settings), timeout)
+    await _bind(connection, route.queue, route.exchange, timeout)
+    await declare_results(connection, route, settings)
+    await _ensure_queue(connection, route.dead_queue, queue_arguments(settings), timeout)
+    for delay in settings.retry_delays_seconds:
+        arguments = retry_arguments(route, delay, settings)
+        await _ensure_queue(connection, route.retry_queue(delay), arguments, timeout)
+
+
+async def declare_results(connection: AbstractConnection, route: Route, settings: BrokerSettings) -> None:
+    """Make sure that results find a queue: one may have been deleted, or never bound. Raises SessionLost."""
+    timeout = settings.operation_timeout_seconds
+    await _ensure_queue(connection, route.result_queue, queue_arguments(settings), timeout)
+    await _bind(connection, route.result_queue, route.exchange, timeout)
+
+
+def queue_arguments(settings: BrokerSettings) -> Arguments:
+    """A classic queue has no arguments: so a producer that declares it as ever agrees with us."""
+    return {"x-queue-type": "quorum"} if settings.queue_type == "quorum" else {}
+
+
+def retry_arguments(route: Route, delay_seconds: int, settings: BrokerSettings) -> Arguments:
+    """A queue without consumers: messages wait out their time, then go back to the input queue."""
+    arguments = queue_arguments(settings) | {
+        "x-message-ttl": delay_seconds * 1000,
+        "x-dead-letter-exchange": "",
+        "x-dead-letter-routing-key": route.queue,
+    }
+    if settings.queue_type == "quorum":
+        # Keep the message until the input queue has confirmed it; a quorum queue offers that only with reject-publish.
+        arguments |= {"x-dead-letter-strategy": "at-least-once", "x-overflow": "reject-publish"}
+    return arguments
+
+
+async def _ensure_exchange(connection: AbstractConnection, name: str, timeout_seconds: float) -> None:
+    await _passive_first(
+        connection,
+        f"exchange {name}",
+        lambda channel: channel.exchange_declare(name, passive=True),
+        lambda channel: channel.exchange_declare(name, exchange_type="direct", durable=True),
+        timeout_seconds,
+    )
+
+
+async def _ensure_queue(
+    connection: AbstractConnection, name: str, arguments: Arguments, timeout_seconds: float
+) -> None:
+    await _passive_first(
+        connection,
+        f"queue {name}",
+        lambda channel: channel.queue_declare(name, passive=True),
+        lambda channel: channel.queue_declare(name, durable=True, arguments=arguments),
+        timeout_seconds,
+    )
+
+
+async def _passive_first(
+    connection: AbstractConnection,
+    what: str,
+    look: Callable[[AbstractChannel], Awaitable[object]],
+    create: Callable[[AbstractChannel], Awaitable[object]],
+    timeout_seconds: float,
+) -> None:
+    async with guard(f"declare {what}", timeout_seconds):
+        with suppress(ChannelNotFoundEntity):
+            async with _channel(connection) as channel:
+                await look(channel)
+            return
+        try:
+            async with _channel(connection) as channel:
+                await create(channel)
+        except ChannelClosed:
+            # Somebody else may have created it in between, with other arguments: then it is there, and that will do.
+            async with _channel(connection) as channel:
+                await look(channel)
+        else:
+            log.info("created %s", what)
+
+
+async def _bind(connection: AbstractConnection, queue: str, exchange: str, timeout_seconds: float) -> None:
+    async with guard(f"bind {queue} to {exchange}", timeout_seconds):
+        try:
+            async with _channel(connection) as channel:
+                await channel.queue_bind(queue, exchange, routing_key=queue)
+        except ChannelAccessRefused:
+            # The operators may bind queues themselves and grant no more than consuming and publishing.
+            log.warning("not permitted to bind %s to %s: relying on a binding that is there", queue, exchange)
+
+
+@asynccontextmanager
+async def _channel(connection: AbstractConnection) -> AsyncIterator[AbstractChannel]:
+    channel = connection.channel(publisher_confirms=False)
+    await channel.initialize()
+    try:
+        yield await channel.get_underlay_channel()
+    finally:
+        with suppress(ChannelClosed, SessionLost):
+            await channel.close()

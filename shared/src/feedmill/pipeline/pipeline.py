@@ -1,0 +1,309 @@
+"""The pipeline of one worker: decode, prepare, infer, commit, publish, ack.
+
+Three loops, each with one batch in hand: while batch N is in the model, N-1 is written, published and acked, and N+1
+is received and prepared. Batching is greedy: a loop that is free takes what is there and never waits for more. The
+broker's prefetch bounds everything: no more items exist than messages are unacknowledged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+from feedmill.broker import letters
+from feedmill.broker.errors import SessionLost
+from feedmill.broker.session import Delivery, Session
+from feedmill.broker.settle import Settler
+from feedmill.errors import MessageError, Outage, Retry
+from feedmill.instruments import Instruments
+from feedmill.pipeline.handler import Handler, JsonObject, Message, Output, Request, Work
+from feedmill.pipeline.item import Item, Stage
+from feedmill.pipeline.narrow import Step, narrow
+from feedmill.settings import BatchSettings
+from feedmill.throttle import ThrottledLog
+from feedmill.wire import decode_object
+
+log = logging.getLogger(__name__)
+
+Given = TypeVar("Given")
+Answer = TypeVar("Answer")
+
+
+class Pipeline(Generic[Request, Work, Output]):
+    """Feed it with :meth:`take`, run :meth:`run` as a task, empty it with :meth:`hand_back` and :meth:`until_idle`."""
+
+    def __init__(
+        self,
+        handler: Handler[Request, Work, Output],
+        settler: Settler,
+        settings: BatchSettings,
+        max_body_bytes: int,
+        instruments: Instruments,
+        on_outage: Callable[[Outage], None],
+    ) -> None:
+        self._handler = handler
+        self._settler = settler
+        self._settings = settings
+        self._max_body_bytes = max_body_bytes
+        self._health = instruments.health
+        self._metrics = instruments.metrics
+        self._tracer = instruments.tracer
+        self._on_outage = on_outage
+        self._throttled = ThrottledLog(log)
+        self._items: set[Item] = set()
+        self._arrived: deque[Item] = deque()
+        self._prepared: deque[Item] = deque()
+        self._has_arrived = asyncio.Event()
+        self._has_prepared = asyncio.Event()
+        # One batch may wait here while another is being written: the model never runs further ahead.
+        self._inferred: asyncio.Queue[list[Item]] = asyncio.Queue(maxsize=1)
+        self._changed = asyncio.Event()
+        self._is_closed = False
+        self._side_tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def in_flight(self) -> int:
+        return len(self._items)
+
+    # ---- in: called by the broker's supervisor
+
+    def take(self, delivery: Delivery) -> None:
+        """Accept a delivery. Never blocks, never raises: whatever is wrong with the message becomes its failure."""
+        item = Item(delivery, time.monotonic(), self._tracer(delivery.properties.headers))
+        self._items.add(item)
+        self._metrics.received.inc()
+        self._metrics.in_flight.set(len(self._items))
+        if self._is_closed:
+            self._aside(self._hand_back_one(item))
+            return
+        try:
+            item.request = self._decode(delivery)
+        except MessageError as failure:
+            item.stage = Stage.SETTLING
+            self._aside(self._fail(item, failure))
+        else:
+            self._arrived.append(item)
+            self._has_arrived.set()
+
+    def _decode(self, delivery: Delivery) -> Request:
+        body = decode_object(delivery.body, self._max_body_bytes)
+        try:
+            return self._handler.decode(Message(body, letters.attempts(delivery.properties)))
+        except MessageError:
+            raise
+        except Exception as error:
+            log.exception("decoding a message failed")
+            raise Retry("internal_error", f"{type(error).__name__} in decode") from error
+
+    def forget(self, session: Session) -> None:
+        """The session is lost: what came through it will come again, so nothing of it is settled here."""
+        for item in [item for item in self._items if item.delivery.session is session]:
+            self._void(item)
+
+    # ---- through: three loops
+
+    async def run(self) -> None:
+        """Never returns; cancel it. An exception that escapes is a bug and ends the worker."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._prepare_loop(), name="prepare")
+            group.create_task(self._infer_loop(), name="infer")
+            group.create_task(self._commit_loop(), name="commit")
+
+    async def _prepare_loop(self) -> None:
+        while True:
+            await self._has_arrived.wait()
+            items = self._drain_live(self._arrived, self._settings.max_batch_items)
+            if not self._arrived:
+                self._has_arrived.clear()
+            works = await self._step("prepare", items, self._handler.prepare, [item.request for item in items])
+            for item, work in self._succeeded(items, works):
+                item.work = work
+                self._prepared.append(item)
+            if self._prepared:
+                self._has_prepared.set()
+
+    async def _infer_loop(self) -> None:
+        while True:
+            await self._has_prepared.wait()
+            batch = self._next_batch()
+            if not self._prepared:
+                self._has_prepared.clear()
+            if not batch:
+                continue
+            self._metrics.batch_items.observe(len(batch))
+            self._metrics.batch_tokens.observe(sum(item.work.cost for item in batch))
+            outputs = await self._step("infer", batch, self._handler.infer, [item.work for item in batch])
+            done = self._succeeded(batch, outputs)
+            for item, output in done:
+                item.output = output
+            await self._inferred.put([item for item, _ in done])
+
+    async def _commit_loop(self) -> None:
+        while True:
+            batch = _live(await self._inferred.get())
+            pairs = [(item.work, item.output) for item in batch]
+            results = await self._step("commit", batch, self._handler.commit, pairs)
+            done = self._succeeded(batch, results)
+            for item, _ in done:
+                item.stage = Stage.SETTLING
+            # All confirms are in flight together: one round trip for the batch, not one a message.
+            await asyncio.gather(*(self._answer(item, result) for item, result in done))
+
+    def _next_batch(self) -> list[Item]:
+        """What waits, oldest first, up to the limits. One item above the token budget goes alone."""
+        batch: list[Item] = []
+        tokens = 0
+        while self._prepared and len(batch) < self._settings.max_batch_items:
+            item = self._prepared[0]
+            if batch and tokens + item.work.cost > self._settings.max_batch_tokens:
+                break
+            self._prepared.popleft()
+            if item.is_settled:
+                continue
+            item.stage = Stage.STARTED
+            tokens += item.work.cost
+            batch.append(item)
+        return batch
+
+    async def _step(
+        self, name: str, items: Sequence[Item], step: Step[Given, Answer], given: Sequence[Given]
+    ) -> list[Answer | MessageError] | None:
+        """Run one step on one batch; None where a dependency is away: its items wait to be handed back."""
+        if not items:
+            return []
+        began = time.monotonic()
+        try:
+            with self._health.running(name):
+                answers = await narrow(step, given, lambda: self._metrics.narrowed(name))
+        except Outage as outage:
+            self._on_outage(outage)
+            return None
+        self._metrics.step_seconds(name, time.monotonic() - began)
+        return answers
+
+    def _succeeded(
+        self, items: Sequence[Item], answers: Sequence[Answer | MessageError] | None
+    ) -> list[tuple[Item, Answer]]:
+        """The items that go on, with their answers. The failed ones are settled aside, without holding up the rest."""
+        if answers is None:
+            return []
+        going_on = []
+        for item, answer in zip(items, answers, strict=True):
+            if item.is_settled:
+                continue
+            if isinstance(answer, MessageError):
+                item.stage = Stage.SETTLING
+                self._aside(self._fail(item, answer))
+            else:
+                going_on.append((item, answer))
+        return going_on
+
+    @staticmethod
+    def _drain_live(queue: deque[Item], limit: int) -> list[Item]:
+        return _live([queue.popleft() for _ in range(min(limit, len(queue)))])
+
+    # ---- out: every item is claimed exactly once
+
+    async def _answer(self, item: Item, result: JsonObject) -> None:
+        try:
+            await self._settler.publish_result(item.delivery, result, item.trace.headers)
+            await self._ack(item, "answered")
+        except Retry as failure:
+            await self._fail(item, failure)
+        except SessionLost:
+            self._void(item)
+        except Exception as error:  # a result that can't be encoded, say: a bug, but one message's, not the worker's
+            log.exception("answering a message failed")
+            await self._fail(item, Retry("internal_error", f"{type(error).__name__} while answering"))
+
+    async def _fail(self, item: Item, failure: MessageError) -> None:
+        try:
+            outcome = await self._settler.publish_failure(item.delivery, failure)
+            await self._ack(item, outcome)
+        except SessionLost:
+            self._void(item)
+            return
+        except Exception as error:  # a bug: the message can't stay here for ever, so it comes again with a new session
+            log.exception("publishing a failure failed")
+            item.delivery.session.fail("bug", f"{type(error).__name__} while publishing a failure")
+            self._void(item)
+            return
+        self._metrics.failed(type(failure).__name__.lower(), failure.reason)
+        level = logging.WARNING if outcome == "dead" else logging.INFO
+        self._throttled.log(level, f"{outcome} {failure.reason}", "message %s: %s", outcome, failure)
+
+    async def _ack(self, item: Item, outcome: str) -> None:
+        if self._claim(item, outcome):
+            try:
+                await self._settler.ack(item.delivery)
+            finally:
+                self._release(item)
+            self._metrics.handle_seconds.observe(time.monotonic() - item.received)
+
+    async def _hand_back_one(self, item: Item) -> None:
+        if self._claim(item, "returned"):
+            try:
+                await self._settler.hand_back(item.delivery)
+            except SessionLost:
+                log.debug("not handed back: the session is lost, so the broker has it already")
+            finally:
+                self._release(item)
+
+    def _void(self, item: Item) -> None:
+        """Its session is lost: the broker delivers it again."""
+        if self._claim(item, "lost"):
+            self._release(item)
+
+    def _claim(self, item: Item, outcome: str) -> bool:
+        """Take the item, to settle it; False where somebody has done so before."""
+        if item.is_settled:
+            return False
+        item.is_settled = True
+        self._metrics.settled(outcome)
+        item.trace.end(outcome)
+        return True
+
+    def _release(self, item: Item) -> None:
+        """The item is gone. Not before its ack is sent: the end of a drain would close the connection over it."""
+        self._items.discard(item)
+        self._metrics.in_flight.set(len(self._items))
+        self._changed.set()
+
+    def _aside(self, work: Awaitable[None]) -> None:
+        """Settle one message beside the loops. Their number is bounded by the prefetch."""
+        task: asyncio.Task[None] = asyncio.ensure_future(work)
+        self._side_tasks.add(task)
+        task.add_done_callback(self._side_done)
+
+    def _side_done(self, task: asyncio.Task[None]) -> None:
+        self._side_tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("settling a message failed: a bug", exc_info=error)
+
+    # ---- emptying
+
+    def close_intake(self) -> None:
+        """From now on a delivery that still arrives is handed back at once."""
+        self._is_closed = True
+
+    async def hand_back(self, up_to: Stage) -> None:
+        """Return every message to its queue that has come no further than ``up_to``."""
+        items = [item for item in self._items if item.stage <= up_to]
+        # Newest first: each is put back at the head of its queue, so the order stays.
+        items.sort(key=lambda item: item.delivery.tag, reverse=True)
+        for item in items:
+            await self._hand_back_one(item)
+
+    async def until_idle(self) -> None:
+        """Return when nothing is in flight."""
+        while self._items:
+            self._changed.clear()
+            await self._changed.wait()
+
+
+def _live(items: Sequence[Item]) -> list[Item]:
+    return [item for item in items if not item.is_settled]

@@ -1,0 +1,198 @@
+"""A worker: its parts put together, started, watched and stopped in order."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import platform
+import time
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, suppress
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+from feedmill import __version__, logs
+from feedmill.broker.settle import Settler
+from feedmill.broker.supervisor import PART as CONSUMER
+from feedmill.broker.supervisor import Supervisor
+from feedmill.contract import Route
+from feedmill.errors import SettingsError
+from feedmill.gate import Gate
+from feedmill.health import Health
+from feedmill.instruments import Instruments
+from feedmill.lifecycle import EXIT_USAGE, Shutdown, leave, run_process
+from feedmill.metrics import MetricFamilies, new_metrics
+from feedmill.pipeline.handler import Handler
+from feedmill.pipeline.item import Stage
+from feedmill.pipeline.pipeline import Pipeline
+from feedmill.probes import ProbeServer, worker_routes
+from feedmill.settings import BatchSettings, BrokerSettings, Group, LogSettings, ProbeSettings, read
+from feedmill.settings_help import describe
+from feedmill.tracing import make_tracer
+
+log = logging.getLogger(__name__)
+
+MODEL = "model"
+BEAT_SECONDS = 0.25
+REPORT_SECONDS = 10.0
+
+OpenHandler = Callable[[Health], AbstractAsyncContextManager[Handler[Any, Any, Any]]]
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSettings:
+    """The groups that every worker reads."""
+
+    broker: BrokerSettings = field(default_factory=lambda: read(BrokerSettings))
+    batch: BatchSettings = field(default_factory=lambda: read(BatchSettings))
+    probes: ProbeSettings = field(default_factory=lambda: read(ProbeSettings))
+    logs: LogSettings = field(default_factory=lambda: read(LogSettings))
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerKind:
+    """What tells one worker from another.
+
+    ``open_handler`` loads what the handler needs (model, store) and closes it at the end; ``dependencies`` are the
+    parts of readiness that its ``ready()`` speaks for; ``groups`` are its own settings, for ``--help``.
+    """
+
+    route: Route
+    open_handler: OpenHandler
+    dependencies: tuple[str, ...]
+    groups: tuple[type[Group], ...] = ()
+
+
+class Worker:
+    """One worker on the running event loop. Several may share a loop and metric families."""
+
+    def __init__(self, kind: WorkerKind, settings: WorkerSettings, families: MetricFamilies | None = None) -> None:
+        self.kind = kind
+        self.settings = settings
+        parts = (MODEL, CONSUMER, *kind.dependencies)
+        self.health = Health(parts, settings.batch.stuck_after_seconds)
+        self.metrics = new_metrics(kind.route.worker, families)
+        self._instruments = Instruments(self.health, self.metrics, make_tracer(kind.route.worker))
+
+    async def run(self, shutdown: Shutdown) -> None:
+        """Work until ``shutdown`` is requested, then drain. Raises what can't be healed."""
+        beat = asyncio.create_task(self._beat(), name="heartbeat")
+        try:
+            async with self.kind.open_handler(self.health) as handler:
+                self.health.set(MODEL, None)
+                await self._work(handler, shutdown)
+        finally:
+            beat.cancel()
+
+    async def _work(self, handler: Handler[Any, Any, Any], shutdown: Shutdown) -> None:
+        gate = Gate(handler.ready, self.kind.dependencies, self._instruments)
+        broker = self.settings.broker
+        settler = Settler(broker, self.kind.route)
+        pipeline = Pipeline(handler, settler, self.settings.batch, broker.max_body_bytes, self._instruments, gate.trip)
+        supervisor = Supervisor(broker, self.kind.route, self._instruments, pipeline)
+        async with asyncio.TaskGroup() as group:
+            tasks = [
+                group.create_task(supervisor.run(), name="broker"),
+                group.create_task(pipeline.run(), name="pipeline"),
+            ]
+            watching = group.create_task(gate.run(supervisor, pipeline), name="gate")
+            await shutdown.requested.wait()
+            watching.cancel()
+            await self._drain(supervisor, pipeline, gate, shutdown)
+            for task in tasks:
+                task.cancel()
+
+    async def _drain(
+        self, supervisor: Supervisor, pipeline: Pipeline[Any, Any, Any], gate: Gate, shutdown: Shutdown
+    ) -> None:
+        """Stop intake, hand back what has not started, finish what has, hand back the rest."""
+        began = time.monotonic()
+        pipeline.close_intake()
+        await supervisor.pause("shutting down")
+        # What an outage has stopped by now waits to be handed back, and the gate no longer does that.
+        has_tripped = gate.tripped.is_set()
+        gate.tripped.clear()
+        await pipeline.hand_back(Stage.STARTED if has_tripped else Stage.WAITING)
+        log.info("draining: %d messages started", pipeline.in_flight)
+        # A dependency that is away now will not be waited for: what needs it goes back.
+        enough = [pipeline.until_idle(), shutdown.urgent.wait(), gate.tripped.wait()]
+        waiting = [asyncio.ensure_future(reason) for reason in enough]
+        left_seconds = self.settings.batch.drain_timeout_seconds - (time.monotonic() - began)
+        await asyncio.wait(waiting, timeout=max(0.0, left_seconds), return_when=asyncio.FIRST_COMPLETED)
+        for task in waiting:
+            task.cancel()
+        left = pipeline.in_flight
+        await pipeline.hand_back(Stage.SETTLING)
+        log.info("drained in %.1f s, %d messages handed back unfinished", time.monotonic() - began, left)
+
+    async def _beat(self) -> None:
+        """Prove that the loop runs, measure how late it is, and say now and then what was done."""
+        report = _Report(self)
+        while True:
+            due = time.monotonic() + BEAT_SECONDS
+            await asyncio.sleep(BEAT_SECONDS)
+            self.health.beat()
+            self.metrics.loop_lag_seconds.observe(max(0.0, time.monotonic() - due))
+            self.metrics.ready.set(self.health.is_ready())
+            report.tick()
+
+
+class _Report:
+    """At most one line every ten seconds: what was done since the last."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+        self._last = 0
+        self._due = time.monotonic() + REPORT_SECONDS
+
+    def tick(self) -> None:
+        now = time.monotonic()
+        if now < self._due:
+            return
+        self._due = now + REPORT_SECONDS
+        answered = self._worker.metrics.outcomes.get("answered", 0)
+        if answered > self._last:
+            log.info("answered %d messages in the last %.0f s", answered - self._last, REPORT_SECONDS)
+        self._last = answered
+
+
+def run_worker(kind: WorkerKind, argv: list[str] | None = None) -> NoReturn:
+    """The worker's command: parse arguments, run until a signal, exit."""
+    name = kind.route.worker
+    groups: tuple[type[Group], ...] = (BrokerSettings, *kind.groups, BatchSettings, ProbeSettings, LogSettings)
+    parser = argparse.ArgumentParser(
+        prog=f"python -m feedmill_{name}",
+        description=f"Feedmill's {name} worker: {kind.route.queue} -> {kind.route.result_queue}. Stops on SIGTERM.",
+        epilog="settings, from the environment or a .env file:\n\n" + describe(groups),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    parser.parse_args(argv)
+    try:
+        settings = WorkerSettings()
+    except SettingsError as error:
+        parser.exit(EXIT_USAGE, f"{parser.prog}: {error}\n")
+    logs.configure(settings.logs, name)
+    leave(run_process(lambda shutdown: _run_with_probes(kind, settings, shutdown)))
+
+
+async def _run_with_probes(kind: WorkerKind, settings: WorkerSettings, shutdown: Shutdown) -> None:
+    worker = Worker(kind, settings)
+    version = {"worker": kind.route.worker, "feedmill": __version__, "python": platform.python_version()}
+    routes = worker_routes(worker.health, worker.metrics.registry, version)
+    server = ProbeServer(routes, settings.probes.probe_host, settings.probes.probe_port)
+    server.start()
+    try:
+        running = asyncio.ensure_future(worker.run(shutdown))
+        stop_early = asyncio.ensure_future(shutdown.requested.wait())
+        await asyncio.wait([running, stop_early], return_when=asyncio.FIRST_COMPLETED)
+        stop_early.cancel()
+        if worker.health.readiness()[MODEL] is not None and not running.done():
+            running.cancel()  # still loading: there is nothing to drain
+            with suppress(asyncio.CancelledError):
+                await running
+            return
+        await running
+    finally:
+        server.stop()
