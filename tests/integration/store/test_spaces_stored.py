@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import asyncio
+import struct
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from bson import ObjectId
+from bson.binary import VECTOR_SUBTYPE
+
+from feedmill.errors import ModelError, Reject
+from feedmill.spaces import (
+    Space,
+    VectorWrite,
+    activate,
+    active_name,
+    active_space,
+    changed_since,
+    ensure_active,
+    read_vectors,
+    register_space,
+    stream_ids,
+    stream_vectors,
+    write_vectors,
+)
+from feedmill.store import Store, Write
+
+
+def packed(*numbers: float) -> bytes:
+    return struct.pack(f"<{len(numbers)}f", *numbers)
+
+
+def vector(post_id: Any, *numbers: float) -> VectorWrite:
+    return VectorWrite(post_id, packed(*numbers), "hash")
+
+
+async def test_registering_twice_changes_nothing_and_a_clash_is_refused(store: Store, space: Space) -> None:
+    await asyncio.gather(*(register_space(store, space) for _ in range(5)))
+    await register_space(store, replace(space, model="another path to the same weights"))
+    for other in (replace(space, dimensions=4), replace(space, revision="r2")):
+        with pytest.raises(ModelError, match=space.name):
+            await register_space(store, other)
+    document = (await store.find("vector_spaces", [space.name]))[space.name]
+    assert document.keys() == {"_id", "model", "revision", "dimensions", "state", "createdAt"}
+
+
+async def test_the_first_space_becomes_active_and_only_activate_changes_that(store: Store, space: Space) -> None:
+    assert await active_name(store) is None
+    assert await active_space(store) is None
+    second = replace(space, name=space.name + "-2")
+    await register_space(store, space)
+    await register_space(store, second)
+    names = await asyncio.gather(*(ensure_active(store, name) for name in (space.name, second.name) * 4))
+    assert len(set(names)) == 1
+    await activate(store, second.name)
+    assert await active_space(store) == second
+    assert await ensure_active(store, space.name) == second.name
+    with pytest.raises(ModelError, match="never-seen"):
+        await activate(store, "never-seen")
+    assert await active_name(store) == second.name
+
+
+async def test_vectors_are_stored_as_bson_vectors_and_read_back(store: Store, space: Space) -> None:
+    await register_space(store, space)
+    post_id = ObjectId()
+    report = await write_vectors(store, space, [vector(post_id, 1, 2, 3), vector("b", 0.5, 0, -1)])
+    assert report.errors == [None, None]
+    stored = (await store.find(space.collection, [post_id]))[post_id]
+    assert stored["vector"].subtype == VECTOR_SUBTYPE
+    assert stored["vector"].as_vector().data == [1, 2, 3]
+    assert stored["contentHash"] == "hash"
+    assert await read_vectors(store, space, [post_id, "b", "c"]) == {post_id: packed(1, 2, 3), "b": packed(0.5, 0, -1)}
+    streamed = [entry async for batch in stream_vectors(store, space) for entry in batch]
+    assert {entry.id: entry.vector for entry in streamed} == {post_id: packed(1, 2, 3), "b": packed(0.5, 0, -1)}
+    assert all(entry.updated_at for entry in streamed)
+    assert {post_id async for batch in stream_ids(store, space) for post_id in batch} == {post_id, "b"}
+
+
+async def test_posts_follow_the_active_space_only_and_no_ghost_is_made(store: Store, space: Space) -> None:
+    await register_space(store, space)
+    await store.write("posts", [Write("a", {"$set": {"content": "x"}}, upsert=True)])
+    both = [vector("a", 1, 2, 3), vector("ghost", 4, 5, 6)]
+    assert (await write_vectors(store, space, both)).missing == 0
+    assert (await store.find("posts", ["a"]))["a"] == {"_id": "a", "content": "x"}
+    await ensure_active(store, space.name)
+    assert (await write_vectors(store, space, both)).missing == 1
+    posts = await store.find("posts", ["a", "ghost"])
+    assert posts == {"a": {"_id": "a", "content": "x", "embedding": [1, 2, 3]}}
+    await write_vectors(store, space, both, upsert_posts=True)
+    assert (await store.find("posts", ["ghost"]))["ghost"]["embedding"] == [4, 5, 6]
+
+
+async def test_a_bad_vector_is_rejected_alone(store: Store, space: Space) -> None:
+    await register_space(store, space)
+    await ensure_active(store, space.name)
+    writes = [vector("a", 1, 2), vector("b", 1, 2, float("nan")), vector("c", 1, 2, 3), vector("d", 1, 2, 3, 4)]
+    report = await write_vectors(store, space, writes)
+    assert [type(error) for error in report.errors] == [Reject, Reject, type(None), Reject]
+    assert list(await read_vectors(store, space, ["a", "b", "c", "d"])) == ["c"]
+
+
+async def test_foreign_documents_in_a_space_are_left_out(store: Store, space: Space) -> None:
+    await register_space(store, space)
+    await write_vectors(store, space, [vector("good", 1, 2, 3)])
+    foreign = [{"vector": [1, 2, 3]}, {"vector": b"\x27\x00abc"}, {"other": 1}]
+    await store.write(space.collection, [Write(f"f{n}", {"$set": x}, upsert=True) for n, x in enumerate(foreign)])
+    assert [entry.id async for batch in stream_vectors(store, space) for entry in batch] == ["good"]
+    assert list(await read_vectors(store, space, ["good", "f0", "f1", "f2"])) == ["good"]
+
+
+async def test_writes_are_found_by_the_servers_time(store: Store, space: Space) -> None:
+    await register_space(store, space)
+    await write_vectors(store, space, [vector("a", 1, 2, 3)])
+    first = await changed_since(store, space, None)
+    assert first.keys() == {"a"}
+    while (await changed_since(store, space, None))["a"] == first["a"]:  # until the server's clock moves on
+        await write_vectors(store, space, [vector("b", 1, 2, 3), vector("a", 3, 2, 1)])
+    since = first["a"] + timedelta(milliseconds=1)
+    assert (await changed_since(store, space, since)).keys() == {"a", "b"}
+    assert (await changed_since(store, space, since + timedelta(hours=1))) == {}
