@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import numpy as np
+import pytest
+from bson import ObjectId
+
+from feedmill.store import StreamUnsupported, Write
+from feedmill_hint.follow import Follower
+from feedmill_local.database import Database
+
+MODES = pytest.mark.parametrize("mode", ["stream", "poll"])
+
+
+def ids(follower: Follower) -> set[Any]:
+    return follower.snapshot.index.ids() if follower.snapshot else set()
+
+
+def direction(follower: Follower, post_id: Any) -> list[float]:
+    assert follower.snapshot is not None
+    found = follower.snapshot.index.vectors([post_id])
+    return [round(float(number), 3) for number in found.get(post_id, np.zeros(0))]
+
+
+@MODES
+async def test_the_index_is_loaded_and_follows_new_changed_and_removed_vectors(
+    site: Any, eventually: Any, mode: str
+) -> None:
+    space = await site.space("one")
+    first = ObjectId()
+    await site.encode(space, {first: (1, 0, 0), "b": (0, 1, 0)})
+    async with site.follower(mode) as follower:
+        assert follower.missing()
+        await eventually(lambda: follower.missing() is None)
+        assert ids(follower) == {first, "b"}
+        assert follower.state()["follow"] == mode
+        await site.encode(space, {"c": (0, 0, 2)})
+        await eventually(lambda: "c" in ids(follower))
+        await site.encode(space, {"b": (0, 0, 3)})
+        await eventually(lambda: direction(follower, "b") == [0, 0, 1])
+        await site.delete(space.collection, first)
+        await eventually(lambda: ids(follower) == {"b", "c"})
+
+
+async def test_auto_takes_the_change_stream_where_there_is_one(site: Any, eventually: Any) -> None:
+    await site.space("one")
+    async with site.follower("auto") as follower:
+        await eventually(lambda: follower.snapshot is not None)
+        assert follower.state()["follow"] == "stream"
+
+
+async def test_auto_polls_where_there_is_no_change_stream(
+    site: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unsupported(*_: object) -> None:
+        raise StreamUnsupported("not here")
+
+    monkeypatch.setattr(site.store, "watch", unsupported)
+    space = await site.space("one")
+    async with site.follower("auto", index_backoff_max_seconds=0.1) as follower:
+        await eventually(lambda: follower.snapshot is not None)
+        assert follower.state()["follow"] == "poll"
+        await site.encode(space, {"a": (1, 0, 0)})
+        await eventually(lambda: ids(follower) == {"a"})
+
+
+@MODES
+async def test_no_active_space_is_no_obstacle_and_the_first_one_is_picked_up(
+    site: Any, eventually: Any, mode: str
+) -> None:
+    async with site.follower(mode) as follower:
+        await eventually(lambda: follower.missing() is None)
+        assert follower.snapshot is None
+        space = await site.space("one")
+        await site.encode(space, {"a": (1, 0, 0)})
+        await eventually(lambda: ids(follower) == {"a"})
+
+
+@MODES
+async def test_a_switch_builds_the_new_index_beside_the_old_and_swaps(site: Any, eventually: Any, mode: str) -> None:
+    old = await site.space("old", 2)
+    await site.encode(old, {"a": (1, 0)})
+    async with site.follower(mode) as follower:
+        await eventually(lambda: ids(follower) == {"a"})
+        before = follower.snapshot
+        new = await site.space("new", 3)
+        seen = set()
+        while follower.snapshot is before:
+            seen.add(follower.missing())
+            await asyncio.sleep(0)
+        assert seen <= {None}, "the old index answers until the new one is complete"
+        assert (follower.snapshot.space, follower.snapshot.index.dimensions) == (new, 3)
+        assert before.index.ids() == {"a"}, "who began with the old index ends with it"
+        await site.encode(new, {"b": (1, 0, 0)})
+        await eventually(lambda: ids(follower) == {"b"})
+        await site.space("old", 2)
+        await eventually(lambda: follower.snapshot.space == old and ids(follower) == {"a"})
+
+
+@MODES
+async def test_an_active_space_that_nobody_registered_is_said_and_healed(site: Any, eventually: Any, mode: str) -> None:
+    await site.store.write("vector_spaces", [Write("active", {"$set": {"space": "one"}}, upsert=True)])
+    async with site.follower(mode) as follower:
+        await eventually(lambda: "not registered" in (follower.missing() or ""))
+        await site.space("one")
+        await eventually(lambda: follower.missing() is None)
+
+
+@MODES
+async def test_vectors_without_a_direction_are_left_out(site: Any, eventually: Any, mode: str) -> None:
+    space = await site.space("one")
+    await site.encode(space, {"zero": (0, 0, 0), "good": (1, 0, 0)})
+    async with site.follower(mode) as follower:
+        await eventually(lambda: ids(follower) == {"good"})
+        await site.encode(space, {"good": (0, 0, 0), "next": (1, 0, 0)})
+        await eventually(lambda: ids(follower) == {"next"})
+
+
+async def test_a_dropped_space_empties_the_index_and_fills_again(site: Any, eventually: Any) -> None:
+    space = await site.space("one")
+    await site.encode(space, {"a": (1, 0, 0)})
+    async with site.follower("stream") as follower:
+        await eventually(lambda: ids(follower) == {"a"})
+        await site.store._database[space.collection].drop()
+        await eventually(lambda: follower.snapshot is not None and ids(follower) == set())
+        await site.encode(space, {"b": (1, 0, 0)})
+        await eventually(lambda: ids(follower) == {"b"})
+
+
+@MODES
+async def test_a_database_that_was_killed_is_followed_again(
+    site: Any, eventually: Any, database_server: Database, mode: str
+) -> None:
+    space = await site.space("one")
+    await site.encode(space, {"a": (1, 0, 0), "b": (0, 1, 0)})
+    async with site.follower(mode, index_stale_seconds=0.5, index_backoff_max_seconds=0.5) as follower:
+        await eventually(lambda: ids(follower) == {"a", "b"})
+        await asyncio.to_thread(database_server.kill)
+        await eventually(lambda: "brought up to date" in (follower.missing() or ""))
+        assert ids(follower) == {"a", "b"}
+        await asyncio.to_thread(database_server.boot)
+        await site.encode(space, {"c": (0, 0, 1)})
+        await site.delete(space.collection, "a")
+        await eventually(lambda: ids(follower) == {"b", "c"}, 40)
+        await eventually(lambda: follower.missing() is None)
+
+
+async def test_a_follower_that_is_stopped_while_it_loads_leaves_nothing_behind(site: Any, eventually: Any) -> None:
+    space = await site.space("one")
+    await site.encode(space, {f"p{number}": (1, number, 0) for number in range(500)})
+    async with site.follower("stream") as follower:
+        await eventually(lambda: follower.state()["missing"] is None or "loaded" in follower.state()["missing"])

@@ -1,0 +1,147 @@
+"""Which space is active, and a fully built index of it: a switch builds the new one beside the old, then swaps."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+from feedmill.errors import ModelError, Outage
+from feedmill.spaces import Space, active_name, active_space
+from feedmill.store import Store
+from feedmill_hint.index import VectorIndex
+from feedmill_hint.mirror import Pause, SpaceMirror
+from feedmill_hint.settings import FollowSettings
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Snapshot:
+    """A space and its index. Whoever answers a request keeps to one snapshot: an answer never mixes spaces."""
+
+    space: Space
+    index: VectorIndex
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Running:
+    mirror: SpaceMirror
+    snapshot: Snapshot
+    task: asyncio.Task[None]
+
+
+class Follower:
+    """Keeps :attr:`snapshot` at the active space. Make it and use it on one event loop; :meth:`run` is its one task."""
+
+    def __init__(self, store: Store, settings: FollowSettings) -> None:
+        self._store = store
+        self._settings = settings
+        self._current: _Running | None = None
+        self._next: _Running | None = None
+        self._knows_pointer = False
+        self._problem = ""
+
+    @property
+    def snapshot(self) -> Snapshot | None:
+        """The active space with its index, fully loaded; None while there is none."""
+        return self._current.snapshot if self._current else None
+
+    def missing(self) -> str | None:
+        """What keeps hints from being answered well; None: nothing.
+
+        A database without an active space is no obstacle: nothing has been encoded yet, and that is what hints say.
+        """
+        if self._current:
+            age = self._current.mirror.age_seconds()
+            is_stale = age > self._settings.index_stale_seconds
+            return f"the index has not been brought up to date for {age:.0f} s" if is_stale else None
+        if self._next:
+            space, index = self._next.snapshot.space, self._next.snapshot.index
+            return f"the index of space {space.name} is being loaded: {len(index)} vectors so far"
+        if self._knows_pointer:
+            return None
+        return f"the active space is not known yet: {self._problem or 'the database has not answered'}"
+
+    def state(self) -> dict[str, Any]:
+        """Figures for people, as JSON types."""
+        if self._current is None:
+            return {"space": None, "vectors": 0, "missing": self.missing()}
+        mirror = self._current.mirror
+        return {
+            "space": mirror.space.name,
+            "vectors": len(mirror.index),
+            "follow": mirror.mode,
+            "age_seconds": round(mirror.age_seconds(), 3),
+            "next_space": self._next.mirror.space.name if self._next else None,
+            "missing": self.missing(),
+        }
+
+    async def run(self) -> None:
+        """Follow until cancelled. Failures are logged and healed by trying again, forever."""
+        pause = Pause(self._settings.index_backoff_max_seconds)
+        try:
+            while True:
+                try:
+                    await self._read_pointer()
+                except (Outage, ModelError) as error:
+                    self._note_problem(str(error))
+                    await pause.after_failure()
+                except Exception:  # a bug must not leave the worker at an old space for ever
+                    _log.exception("the active space can't be read")
+                    await pause.after_failure()
+                else:
+                    self._problem = ""
+                    pause.reset()
+                    await self._wait_and_swap()
+        finally:
+            await self._stop(self._next, self._current)
+            self._next = self._current = None
+
+    def _note_problem(self, problem: str) -> None:
+        if problem != self._problem:  # once, not every few seconds
+            _log.warning("the active space can't be read: %s", problem)
+        self._problem = problem
+
+    async def _read_pointer(self) -> None:
+        """Start to build the index of the active space, unless it is there or under way."""
+        name = await active_name(self._store)
+        if name is None:
+            self._knows_pointer = True
+            return
+        if self._next and self._next.mirror.space.name != name:  # switched again, or back, before it was loaded
+            abandoned, self._next = self._next, None
+            await self._stop(abandoned)
+        if name in {running.mirror.space.name for running in (self._current, self._next) if running}:
+            return
+        space = await active_space(self._store)
+        if space is not None:
+            self._next = self._start(space)
+            self._knows_pointer = True
+
+    async def _wait_and_swap(self) -> None:
+        """Wait until the pointer is to be read again; swap as soon as the new index is complete."""
+        if self._next is None:
+            await asyncio.sleep(self._settings.space_poll_seconds)
+            return
+        try:
+            async with asyncio.timeout(self._settings.space_poll_seconds):
+                await self._next.mirror.loaded.wait()
+        except TimeoutError:
+            return
+        former, self._current, self._next = self._current, self._next, None
+        _log.info("hints are answered from: space=%s", self._current.mirror.space.name)
+        await self._stop(former)
+
+    def _start(self, space: Space) -> _Running:
+        mirror = SpaceMirror(self._store, space, self._settings)
+        task = asyncio.create_task(mirror.run(), name=f"mirror {space.name}")
+        return _Running(mirror, Snapshot(space, mirror.index), task)
+
+    async def _stop(self, *running: _Running | None) -> None:
+        tasks = [entry.task for entry in running if entry]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=self._store.settings.operation_timeout_seconds)

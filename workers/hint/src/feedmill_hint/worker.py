@@ -1,0 +1,38 @@
+"""The hint worker, put together."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+from feedmill.contract import HINT
+from feedmill.health import Health
+from feedmill.settings import StoreSettings, read
+from feedmill.store.opening import open_store
+from feedmill.worker import WorkerKind
+from feedmill_hint.follow import Follower
+from feedmill_hint.handler import HintHandler
+from feedmill_hint.settings import FollowSettings, HintSettings
+
+
+@asynccontextmanager
+async def open_handler(_: Health) -> AsyncIterator[HintHandler]:
+    """Open the store and keep the index current for as long as the block lasts."""
+    follow_settings = read(FollowSettings)
+    hint_settings = read(HintSettings)
+    async with open_store(read(StoreSettings), "feedmill-hint") as store:
+        follower = Follower(store, follow_settings)
+        following = asyncio.create_task(follower.run(), name="follow")
+        handler = HintHandler(store, follower, hint_settings)
+        try:
+            yield handler
+        finally:
+            following.cancel()
+            with suppress(asyncio.CancelledError):
+                await following
+
+
+KIND = WorkerKind(
+    HINT, open_handler, dependencies=("database", "index"), groups=(StoreSettings, FollowSettings, HintSettings)
+)
