@@ -11,7 +11,7 @@ MAX_DETAIL_CHARS = 500
 
 def shorten(text: str, limit: int = MAX_DETAIL_CHARS) -> str:
     """``text`` on one line, cut to ``limit`` characters: safe for a log line or a message header."""
-    line = " ".join(text.split())
+    line = " ".join(text.encode("utf-8", "replace").decode().split())  # lone surrogates can't be sent
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
 

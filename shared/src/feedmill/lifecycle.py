@@ -72,13 +72,18 @@ _EXPECTED: tuple[tuple[type[Exception], int], ...] = (
 
 def _report(error: Exception) -> int:
     """Log what ended the process: an expected error in a line, a bug with its traceback."""
-    for leaf in _leaves(error):
-        for kind, code in _EXPECTED:
-            if isinstance(leaf, kind):
-                log.error("stopped: %s", leaf)
-                return code
-    log.error("stopped by a bug", exc_info=error)
-    return EXIT_FAILED
+    codes = {leaf: _expected_code(leaf) for leaf in _leaves(error)}
+    if None in codes.values():
+        log.error("stopped by a bug", exc_info=error)
+        return EXIT_FAILED
+    for leaf in codes:
+        log.error("stopped: %s", leaf)
+    return max(code for code in codes.values() if code is not None)
+
+
+def _expected_code(error: BaseException) -> int | None:
+    """The exit code of an error that needs no traceback; None for a bug."""
+    return next((code for kind, code in _EXPECTED if isinstance(error, kind)), None)
 
 
 def _leaves(error: BaseException) -> list[BaseException]:

@@ -11,7 +11,9 @@ from pythonjsonlogger.json import JsonFormatter
 
 from feedmill.settings import LogSettings
 
-_CREDENTIALS = re.compile(r"(?P<scheme>\b[a-z][a-z0-9+.-]*://)[^\s/@]*@", re.IGNORECASE)
+# To the last @ of the word: a password that should be percent-encoded and is not may hold an @ or a slash. In JSON the
+# word ends with its quote; an escaped quote is part of it.
+_CREDENTIALS = re.compile(r"(?P<scheme>\b[a-z][a-z0-9+.-]*://)(?:\\.|[^\s\"\\])*@", re.IGNORECASE)
 
 _NOISY = {
     # aiormq logs what our own supervisor handles and logs once, with its cause.

@@ -53,7 +53,9 @@ class BrokerSettings(Group):
     operation_timeout_seconds: Seconds = Field(15.0, description="for one declaration, one consume, one confirm")
     check_interval_seconds: Seconds = Field(5.0, description="how often the consumer's channel is asked for an answer")
     reconnect_max_seconds: Seconds = Field(20.0, description="cap of the jittered back-off between connections")
-    queue_type: Literal["classic", "quorum"] = Field("classic", description="for queues that do not exist yet")
+    queue_type: Literal["classic", "quorum"] = Field(
+        "classic", description="classic or quorum, for queues that do not exist yet"
+    )
     prefetch: int = Field(128, ge=1, le=10_000, description="unacknowledged messages one worker holds at most")
     max_body_bytes: int = Field(1_048_576, ge=1024, description="a larger message is a dead letter, never parsed")
     max_result_bytes: int = Field(16_777_216, ge=1024, description="a message with a larger result is a dead letter")
@@ -110,7 +112,7 @@ class StoreSettings(Group):
         "feedmill", validation_alias="DATABASE_NAME"
     )
     driver: Literal["motor", "pymongo"] = Field(
-        "motor", validation_alias="FEEDMILL_STORE_DRIVER", description="docs/adr/0002"
+        "motor", validation_alias="FEEDMILL_STORE_DRIVER", description="motor or pymongo: docs/adr/0002"
     )
     pool_size: int = Field(16, ge=1, le=1000, validation_alias="FEEDMILL_STORE_POOL_SIZE")
     operation_timeout_seconds: Seconds = Field(10.0, validation_alias="FEEDMILL_STORE_TIMEOUT_SECONDS")
@@ -149,8 +151,10 @@ class ProbeSettings(Group):
 class LogSettings(Group):
     """Logging."""
 
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
-    log_format: Literal["auto", "json", "text"] = Field("auto", description="auto: text on a terminal, else JSON")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="debug, info, warning or error")
+    log_format: Literal["auto", "json", "text"] = Field(
+        "auto", description="json, text, or auto: text on a terminal, else JSON"
+    )
 
 
 class ModelSettings(Group):
@@ -158,7 +162,7 @@ class ModelSettings(Group):
 
     model: str = Field("", description="hf://owner/name@revision, file:///path or pkg://package; empty: the default")
     model_cache: str = Field("", description="where hf:// models are kept; empty: huggingface_hub's own place")
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: CUDA where torch sees it")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="cpu, cuda, or auto: CUDA where torch sees it")
     threads: int = Field(0, ge=0, le=256, description="torch's intra-op threads; 0: one for each usable core")
     max_tokens: int = Field(256, ge=8, le=8192, description="longer texts are cut (encode) or cut and marked (toxic)")
     max_text_chars: int = Field(100_000, ge=1, description="a longer text is a dead letter")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from pydantic import AliasChoices, SecretStr
+from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from feedmill.settings import Group
+from feedmill.settings import Group, variable
 
 
 def rows(groups: Iterable[type[Group]]) -> list[tuple[str, str, str]]:
@@ -18,12 +18,6 @@ def rows(groups: Iterable[type[Group]]) -> list[tuple[str, str, str]]:
         for group in groups
         for name, info in group.model_fields.items()
     ]
-
-
-def variable(name: str, info: FieldInfo) -> str:
-    """The environment variable that sets the field."""
-    alias = info.validation_alias
-    return str(alias.choices[0]) if isinstance(alias, AliasChoices) else f"FEEDMILL_{name.upper()}"
 
 
 def describe(groups: Iterable[type[Group]]) -> str:

@@ -15,7 +15,7 @@ class ThrottledLog:
         self._due: dict[str, float] = {}
         self._left_out: dict[str, int] = {}
 
-    def log(self, level: int, kind: str, message: str, *args: object) -> None:
+    def log(self, level: int, kind: str, message: str, *args: object, exc_info: bool = False) -> None:
         now = time.monotonic()
         if now < self._due.get(kind, 0.0):
             self._left_out[kind] = self._left_out.get(kind, 0) + 1
@@ -23,4 +23,4 @@ class ThrottledLog:
         self._due[kind] = now + self._interval_seconds
         left_out = self._left_out.pop(kind, 0)
         more = f" ({left_out} more like this since the last line)" if left_out else ""
-        self._log.log(level, message + more, *args)
+        self._log.log(level, message + more, *args, exc_info=exc_info)

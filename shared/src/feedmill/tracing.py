@@ -74,6 +74,7 @@ def span_tracer(provider: Any, worker: str) -> Tracer:
         carried = trace_headers(headers)
         parent = propagator.extract({name.lower(): value for name, value in carried.items()})
         span = tracer.start_span(f"{worker} process", context=parent, kind=trace.SpanKind.CONSUMER)
+        carried = {name: value for name, value in carried.items() if name.lower() not in propagator.fields}
         propagator.inject(carried, context=trace.set_span_in_context(span))
 
         def end(outcome: str) -> None:

@@ -106,22 +106,16 @@ class Worker:
     async def _drain(
         self, supervisor: Supervisor, pipeline: Pipeline[Any, Any, Any], gate: Gate, shutdown: Shutdown
     ) -> None:
-        """Stop intake, hand back what has not started, finish what has, hand back the rest."""
+        """Stop intake, hand back what has not started, finish what has; in the end hand back the rest."""
         began = time.monotonic()
         pipeline.close_intake()
-        await supervisor.pause("shutting down")
-        # What an outage has stopped by now waits to be handed back, and the gate no longer does that.
-        has_tripped = gate.tripped.is_set()
-        gate.tripped.clear()
-        await pipeline.hand_back(Stage.STARTED if has_tripped else Stage.WAITING)
-        log.info("draining: %d messages started", pipeline.in_flight)
-        # A dependency that is away now will not be waited for: what needs it goes back.
-        enough = [pipeline.until_idle(), shutdown.urgent.wait(), gate.tripped.wait()]
-        waiting = [asyncio.ensure_future(reason) for reason in enough]
-        left_seconds = self.settings.batch.drain_timeout_seconds - (time.monotonic() - began)
-        await asyncio.wait(waiting, timeout=max(0.0, left_seconds), return_when=asyncio.FIRST_COMPLETED)
-        for task in waiting:
+        orderly = asyncio.ensure_future(_finish_started(supervisor, pipeline, gate))
+        hurried = asyncio.ensure_future(shutdown.urgent.wait())
+        timeout = self.settings.batch.drain_timeout_seconds
+        await asyncio.wait([orderly, hurried], timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        for task in (orderly, hurried):
             task.cancel()
+        await asyncio.gather(orderly, hurried, return_exceptions=True)
         left = pipeline.in_flight
         await pipeline.hand_back(Stage.SETTLING)
         log.info("drained in %.1f s, %d messages handed back unfinished", time.monotonic() - began, left)
@@ -136,6 +130,21 @@ class Worker:
             self.metrics.loop_lag_seconds.observe(max(0.0, time.monotonic() - due))
             self.metrics.ready.set(self.health.is_ready())
             report.tick()
+
+
+async def _finish_started(supervisor: Supervisor, pipeline: Pipeline[Any, Any, Any], gate: Gate) -> None:
+    await supervisor.pause("shutting down")
+    # While a dependency is away, what has started can't be finished either, and will not be waited for.
+    await pipeline.hand_back(Stage.STARTED if gate.tripped.is_set() else Stage.WAITING)
+    gate.tripped.clear()
+    log.info("draining: %d messages started", pipeline.in_flight)
+    idle = asyncio.ensure_future(pipeline.until_idle())
+    tripped = asyncio.ensure_future(gate.tripped.wait())
+    try:
+        await asyncio.wait([idle, tripped], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        idle.cancel()
+        tripped.cancel()
 
 
 class _Report:

@@ -22,7 +22,13 @@ def test_what_a_message_asks_for(handler: HintHandler) -> None:
     post_id = ObjectId()
     body: JsonObject = {"_id": str(post_id), "content": 5, "title": None, "embedding": [1], "top_k": 7, "extra": {}}
     request = handler.decode(Message(body, 2))
-    assert (request.id, request.top_k, request.inline, request.attempt) == (post_id, 7, [1], 2)
+    assert (request.id, request.top_k, request.inline, request.may_wait) == (post_id, 7, [1], True)
+
+
+def test_the_last_attempt_waits_no_more(handler: HintHandler) -> None:
+    assert handler.decode(Message({"_id": "a"}, 0)).may_wait
+    assert not handler.decode(Message({"_id": "a"}, 3)).may_wait
+    assert not handler.decode(Message({"_id": "a"}, 0, is_last=True)).may_wait
 
 
 @pytest.mark.parametrize("body", [{"_id": "a"}, {"_id": "a", "top_k": None, "embedding": None}])

@@ -8,11 +8,12 @@ import ssl
 from urllib.parse import parse_qs, urlsplit
 
 import aio_pika
-from aio_pika.abc import AbstractConnection
+from aio_pika.abc import AbstractChannel, AbstractConnection
 from aio_pika.connection import make_url
 
 from feedmill import __version__
-from feedmill.broker.errors import guard
+from feedmill.broker.errors import SessionLost, describe, guard
+from feedmill.broker.lenient import tolerate_bad_properties
 from feedmill.errors import SettingsError
 from feedmill.settings import BrokerSettings
 
@@ -24,6 +25,7 @@ async def connect(settings: BrokerSettings, purpose: str) -> AbstractConnection:
         SessionLost: the broker can't be reached, refuses the credentials, or does not answer in time.
         SettingsError: the certificate file can't be read.
     """
+    tolerate_bad_properties()
     url = settings.amqp_url()
     if "heartbeat" not in parse_qs(urlsplit(url).query):
         url = str(make_url(url, heartbeat=settings.heartbeat_seconds))
@@ -35,6 +37,20 @@ async def connect(settings: BrokerSettings, purpose: str) -> AbstractConnection:
             ssl_context=tls_context(settings),
             client_properties={"connection_name": name, "product": "Feedmill", "version": __version__},
         )
+
+
+async def open_channel(connection: AbstractConnection, *, confirms: bool) -> AbstractChannel:
+    """A new channel; with ``confirms``, one on which returned messages raise.
+
+    Raises:
+        SessionLost: the connection has been closed meanwhile, of which the client library tells by a RuntimeError.
+    """
+    try:
+        channel = connection.channel(publisher_confirms=confirms, on_return_raises=confirms)
+        await channel.initialize()
+    except RuntimeError as error:
+        raise SessionLost("connection_closed", f"open channel: {describe(error)}") from error
+    return channel
 
 
 def tls_context(settings: BrokerSettings) -> ssl.SSLContext | None:

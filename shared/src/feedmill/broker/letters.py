@@ -32,8 +32,12 @@ TRACE_HEADERS = frozenset({"traceparent", "tracestate", "baggage", "b3", "x-requ
 """What comes back on the result; also every header that starts with ``x-b3-``."""
 
 MAX_HEADER_BYTES = 32_768
-"""Foreign headers above this are dropped from a republished message: a header frame above the connection's frame
-limit (128 KiB by default) would close it, and the message would come again and close it again."""
+"""Foreign headers above this are dropped from what is published: a header frame above the connection's frame limit
+(128 KiB by default) would close it, and the message would come again and close it again."""
+
+NOT_CARRIED = frozenset({"cc", "bcc", "x-death"})
+"""Headers that the broker acts upon: the first two send copies; by x-death, its record of dead-lettering, it may take a
+retry for a message that goes in circles and drop it."""
 
 _NAMESPACE = uuid.UUID("6c4e9ad2-93a4-5a3c-9f6e-1d6a2f0c7b11")
 _PERSISTENT = 2
@@ -52,12 +56,13 @@ def result_message_id(route: Route, delivery: Delivery) -> str:
 
 def result_properties(route: Route, delivery: Delivery, trace: Mapping[str, Any]) -> Basic.Properties:
     """Properties of a result: persistent JSON, with the request's ids and trace headers."""
+    headers, _ = _portable(trace)
     return Basic.Properties(
         content_type="application/json",
         delivery_mode=_PERSISTENT,
         message_id=result_message_id(route, delivery),
         correlation_id=delivery.properties.correlation_id,
-        headers=dict(trace) or None,
+        headers=headers or None,
         app_id=f"feedmill-{route.worker}",
         timestamp=datetime.now(UTC),
     )
@@ -115,7 +120,7 @@ def _republished(route: Route, delivery: Delivery, failure: MessageError) -> Bas
     """The message's own properties and headers, and what happened to it.
 
     Left out are properties that the broker would act upon: ``expiration`` (would delete it), ``user_id`` (refused for
-    any user but the connection's), and the headers CC and BCC (would send copies).
+    any user but the connection's), and the headers in NOT_CARRIED.
     """
     own = delivery.properties.headers or {}
     headers: Headers = {
@@ -140,7 +145,7 @@ def _portable(headers: Mapping[str, Any]) -> tuple[Headers, int]:
     """The foreign headers that can be published again, and how many can't."""
     kept: Headers = {}
     size = 0
-    foreign = {k: v for k, v in headers.items() if not k.startswith(OWN_PREFIX) and k.upper() not in {"CC", "BCC"}}
+    foreign = {k: v for k, v in headers.items() if not k.startswith(OWN_PREFIX) and k.lower() not in NOT_CARRIED}
     for name, value in foreign.items():
         try:
             field_size = len(encode.field_table({name: value}))

@@ -18,7 +18,7 @@ from aiormq.abc import AbstractChannel, DeliveredMessage
 from pamqp.commands import Basic
 
 from feedmill.broker import topology
-from feedmill.broker.connect import connect
+from feedmill.broker.connect import connect, open_channel
 from feedmill.broker.errors import SessionLost, describe, guard
 from feedmill.broker.publisher import Publisher
 from feedmill.contract import Route
@@ -89,8 +89,7 @@ class Session:
 
     async def _channel(self, connection: AbstractConnection, *, confirms: bool) -> AbstractChannel:
         async with guard("open channel", self._settings.operation_timeout_seconds):
-            channel = connection.channel(publisher_confirms=confirms, on_return_raises=confirms)
-            await channel.initialize()
+            channel = await open_channel(connection, confirms=confirms)
             channel.close_callbacks.add(lambda _, error: self.fail("channel_closed", describe(error)))
             underlay = await channel.get_underlay_channel()
         self._channels.append(channel)

@@ -24,6 +24,10 @@ class Settler:
         self._settings = settings
         self._route = route
 
+    def is_last(self, attempt: int) -> bool:
+        """Whether a message that fails at this attempt (0 is the first) is tried no more."""
+        return attempt >= len(self._settings.retry_delays_seconds)
+
     async def publish_result(self, delivery: Delivery, result: Mapping[str, Any], trace: Mapping[str, Any]) -> None:
         """Publish a result; where no queue takes it, declare what is missing and try once more.
 
@@ -51,14 +55,13 @@ class Settler:
 
     async def publish_failure(self, delivery: Delivery, failure: MessageError) -> str:
         """Publish the next try or the dead letter; answer which: ``retried`` or ``dead``."""
-        delays = self._settings.retry_delays_seconds
         attempt = letters.attempts(delivery.properties)
-        if isinstance(failure, Reject) or attempt >= len(delays):
+        if isinstance(failure, Reject) or self.is_last(attempt):
             await self._republish(
                 delivery, self._route.dead_queue, letters.dead_properties(self._route, delivery, failure)
             )
             return "dead"
-        delay = delays[attempt]
+        delay = self._settings.retry_delays_seconds[attempt]
         properties = letters.retry_properties(self._route, delivery, failure, delay)
         await self._republish(delivery, self._route.retry_queue(delay), properties)
         return "retried"

@@ -17,6 +17,7 @@ from aio_pika.exceptions import ChannelClosed, ChannelNotFoundEntity
 from aiormq.abc import AbstractChannel
 from aiormq.exceptions import ChannelAccessRefused
 
+from feedmill.broker.connect import open_channel
 from feedmill.broker.errors import SessionLost, guard
 from feedmill.contract import Route
 from feedmill.settings import BrokerSettings
@@ -121,8 +122,7 @@ async def _bind(connection: AbstractConnection, queue: str, exchange: str, timeo
 
 @asynccontextmanager
 async def _channel(connection: AbstractConnection) -> AsyncIterator[AbstractChannel]:
-    channel = connection.channel(publisher_confirms=False)
-    await channel.initialize()
+    channel = await open_channel(connection, confirms=False)
     try:
         yield await channel.get_underlay_channel()
     finally:

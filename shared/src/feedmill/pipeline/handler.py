@@ -33,6 +33,8 @@ class Message:
     body: JsonObject
     attempt: int
     """How often this message has failed before: 0 the first time."""
+    is_last: bool = False
+    """Whether a further Retry would make a dead letter of it."""
 
 
 class Handler(Protocol[Request, Work, Output]):

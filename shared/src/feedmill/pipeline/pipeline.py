@@ -25,6 +25,7 @@ from feedmill.pipeline.item import Item, Stage
 from feedmill.pipeline.narrow import Step, narrow
 from feedmill.settings import BatchSettings
 from feedmill.throttle import ThrottledLog
+from feedmill.tracing import Trace, carry
 from feedmill.wire import decode_object
 
 log = logging.getLogger(__name__)
@@ -73,7 +74,7 @@ class Pipeline(Generic[Request, Work, Output]):
 
     def take(self, delivery: Delivery) -> None:
         """Accept a delivery. Never blocks, never raises: whatever is wrong with the message becomes its failure."""
-        item = Item(delivery, time.monotonic(), self._tracer(delivery.properties.headers))
+        item = Item(delivery, time.monotonic(), self._trace(delivery))
         self._items.add(item)
         self._metrics.received.inc()
         self._metrics.in_flight.set(len(self._items))
@@ -89,10 +90,18 @@ class Pipeline(Generic[Request, Work, Output]):
             self._arrived.append(item)
             self._has_arrived.set()
 
+    def _trace(self, delivery: Delivery) -> Trace:
+        try:
+            return self._tracer(delivery.properties.headers)
+        except Exception:  # a tracing library's bug must not keep a message from being answered
+            self._throttled.log(logging.WARNING, "trace", "no span for a message", exc_info=True)
+            return carry(delivery.properties.headers)
+
     def _decode(self, delivery: Delivery) -> Request:
         body = decode_object(delivery.body, self._max_body_bytes)
         try:
-            return self._handler.decode(Message(body, letters.attempts(delivery.properties)))
+            attempt = letters.attempts(delivery.properties)
+            return self._handler.decode(Message(body, attempt, is_last=self._settler.is_last(attempt)))
         except MessageError:
             raise
         except Exception as error:

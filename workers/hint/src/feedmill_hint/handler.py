@@ -36,7 +36,8 @@ class HintRequest:
     top_k: int
     inline: object
     """The message's ``embedding``, unchecked: it counts only where the stored one is missing."""
-    attempt: int
+    may_wait: bool
+    """Whether a post without a vector is tried again, as its encode may be on its way; else it is answered so."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,8 +64,9 @@ class HintHandler:
     def decode(self, message: Message) -> HintRequest:
         """Raises Reject for a bad ``_id`` or ``top_k``. Whatever else the body holds is not looked at."""
         body = message.body
+        may_wait = message.attempt < self._settings.hint_encode_retries and not message.is_last
         return HintRequest(
-            parse_id(body.get("_id"), "_id"), _parse_top_k(body.get("top_k")), body.get(VECTOR_FIELD), message.attempt
+            parse_id(body.get("_id"), "_id"), _parse_top_k(body.get("top_k")), body.get(VECTOR_FIELD), may_wait
         )
 
     async def prepare(self, requests: Sequence[HintRequest]) -> Sequence[HintWork | MessageError]:
@@ -131,7 +133,7 @@ class HintHandler:
             return error
 
     def _without_vector(self, request: HintRequest) -> HintWork | MessageError:
-        if request.attempt < self._settings.hint_encode_retries:
+        if request.may_wait:
             return Retry("not_encoded", f"post {id_text(request.id)} has no vector in the active space yet")
         return HintWork(request, None, None)
 

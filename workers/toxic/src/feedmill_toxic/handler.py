@@ -1,0 +1,116 @@
+"""What the toxic worker does with comments."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from feedmill.contract import TOXIC
+from feedmill.errors import MessageError
+from feedmill.ids import PostId, id_text, parse_id
+from feedmill.lane import Lane
+from feedmill.pipeline.handler import JsonObject, Message
+from feedmill.store import Store, Write
+from feedmill.wire import text_field
+
+if TYPE_CHECKING:  # torch takes seconds to import: not before the probes answer and the settings are checked
+    from feedmill.models.classifier import LoadedClassifier
+    from feedmill.models.labels import Scores
+    from feedmill.models.tokens import Tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Comment:
+    """A comment to judge. Without an id nothing is stored, the result is still published."""
+
+    id: PostId | None
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizedComment:
+    """A comment with its tokens; None where there is no text to judge."""
+
+    comment: Comment
+    tokens: Tokens | None
+
+    @property
+    def cost(self) -> int:
+        return self.tokens.cost if self.tokens else 1
+
+
+class ToxicHandler:
+    """See :class:`feedmill.pipeline.handler.Handler`."""
+
+    def __init__(self, loaded: LoadedClassifier, store: Store, max_text_chars: int) -> None:
+        self._classifier = loaded.classifier
+        self._policy = loaded.policy
+        self._model = loaded.model
+        self._store = store
+        self._max_text_chars = max_text_chars
+        self._tokenizing = Lane("tokenize")
+        self._inferring = Lane("model")
+
+    def close(self) -> None:
+        self._tokenizing.close()
+        self._inferring.close()
+
+    async def ready(self) -> None:
+        await self._store.ping()
+
+    def decode(self, message: Message) -> Comment:
+        body = message.body
+        name = "_id" if body.get("_id") is not None else "commentId"
+        identifier = None if body.get(name) is None else parse_id(body[name], name)
+        return Comment(identifier, text_field(body, ("content", "text"), self._max_text_chars))
+
+    async def prepare(self, requests: Sequence[Comment]) -> Sequence[TokenizedComment | MessageError]:
+        tokens = await self._tokenizing.run(self._classifier.tokenize, [comment.text for comment in requests])
+        return [
+            TokenizedComment(comment, own if comment.text.strip() else None)
+            for comment, own in zip(requests, tokens, strict=True)
+        ]
+
+    async def infer(self, batch: Sequence[TokenizedComment]) -> Sequence[Scores | MessageError]:
+        """Scores per label. An empty text is judged without the model: no scores, hence clean."""
+        tokens = [work.tokens for work in batch if work.tokens is not None]
+        judged = iter(await self._inferring.run(self._classifier.classify, tokens) if tokens else ())
+        return [next(judged) if work.tokens is not None else {} for work in batch]
+
+    async def commit(self, batch: Sequence[tuple[TokenizedComment, Scores]]) -> Sequence[JsonObject | MessageError]:
+        results = [self._result(work, scores) for work, scores in batch]
+        stored = [
+            (position, self._write(work.comment.id, results[position]))
+            for position, (work, _) in enumerate(batch)
+            if work.comment.id is not None
+        ]
+        report = await self._store.write(TOXIC.collection, [write for _, write in stored])
+        answers: list[JsonObject | MessageError] = list(results)
+        for (position, _), error in zip(stored, report.errors, strict=True):
+            if error is not None:
+                answers[position] = error
+        return answers
+
+    def _result(self, work: TokenizedComment, scores: Scores) -> JsonObject:
+        is_toxic = self._policy.is_toxic(scores) if scores else False
+        result: JsonObject = {
+            "commentId": None if work.comment.id is None else id_text(work.comment.id),
+            "text": work.comment.text,
+            "result": "toxic" if is_toxic else "clean",
+            "isToxic": is_toxic,
+            "labels": self._policy.rounded(scores) if scores else {},
+            "model": self._model,
+        }
+        if work.tokens is not None and work.tokens.truncated:
+            result["truncated"] = True  # only the beginning was judged: never silently
+        return result
+
+    def _write(self, identifier: PostId, result: JsonObject) -> Write:
+        toxicity: dict[str, Any] = {"labels": result["labels"], "model": self._model, "checkedAt": datetime.now(UTC)}
+        return Write(
+            identifier,
+            {"$set": {"isToxic": result["isToxic"], "toxicity": toxicity}},
+            upsert=self._store.settings.upsert,
+        )

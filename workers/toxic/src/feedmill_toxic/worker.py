@@ -1,0 +1,42 @@
+"""The toxic worker, put together."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from feedmill.contract import TOXIC
+from feedmill.health import Health
+from feedmill.lane import run_blocking
+from feedmill.settings import ModelSettings, StoreSettings, read
+from feedmill.store.opening import open_store
+from feedmill.worker import MODEL, WorkerKind
+from feedmill_toxic.handler import ToxicHandler
+
+DEFAULT_MODEL = "pkg://feedmill_toxic"
+
+
+@asynccontextmanager
+async def open_handler(health: Health) -> AsyncIterator[ToxicHandler]:
+    """Load the classifier, then open the store."""
+    from feedmill.models.classifier import LoadedClassifier, load_classifier
+
+    model_settings = read(ModelSettings)
+    store_settings = read(StoreSettings)
+
+    def load() -> LoadedClassifier:
+        loaded = load_classifier(model_settings, DEFAULT_MODEL)
+        loaded.classifier.warm_up()
+        return loaded
+
+    health.set(MODEL, "loading")
+    loaded = await run_blocking(load, "load-model")
+    async with open_store(store_settings, "feedmill-toxic") as store:
+        handler = ToxicHandler(loaded, store, model_settings.max_text_chars)
+        try:
+            yield handler
+        finally:
+            handler.close()
+
+
+KIND = WorkerKind(TOXIC, open_handler, dependencies=("database",), groups=(StoreSettings, ModelSettings))
