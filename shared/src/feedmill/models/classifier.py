@@ -1,0 +1,82 @@
+"""Toxicity classifiers behind one interface, chosen by the model's own config. No torch until one is loaded."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from feedmill.errors import ModelError, Reject
+from feedmill.models.labels import LabelPolicy, Scores
+from feedmill.models.resolve import ModelFiles, resolve
+from feedmill.models.tokens import Tokens
+from feedmill.models.uri import parse
+from feedmill.settings import ModelSettings
+
+logger = logging.getLogger(__name__)
+
+
+class Classifier(Protocol):
+    """Scores texts. Every call blocks; one thread may tokenize while another classifies."""
+
+    @property
+    def labels(self) -> tuple[str, ...]: ...
+
+    def tokenize(self, texts: Sequence[str]) -> list[Tokens]:
+        """Token ids, cut to the model's limit; one entry per text, in order."""
+        ...
+
+    def classify(self, batch: Sequence[Tokens]) -> list[Scores | Reject]:
+        """A score for each label, one entry per text, in order; a Reject where the model has no usable answer."""
+        ...
+
+    def warm_up(self) -> None:
+        """One small forward pass. Raises ModelError where the model has no usable answer to a plain text."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedClassifier:
+    """A classifier with what its labels mean and what results call it (``model``: name and short revision)."""
+
+    classifier: Classifier
+    policy: LabelPolicy
+    model: str
+
+
+def load_classifier(settings: ModelSettings, default_uri: str) -> LoadedClassifier:
+    """Load the classifier that the settings name, or ``default_uri``. Blocking, seconds.
+
+    Raises:
+        ModelError: not found, refused, or no classifier.
+        SettingsError: labels or thresholds that do not fit the model, a device that is not there.
+    """
+    files = resolve(parse(settings.model or default_uri), settings.model_cache)
+    classifier, policy = _open(files, settings)
+    logger.info(
+        "classifier %s: %s-label, toxic are %s, threshold %g, thresholds of their own %s",
+        files.label, policy.kind, sorted(policy.toxic), policy.threshold, dict(policy.thresholds),
+    )  # fmt: skip
+    return LoadedClassifier(classifier, policy, files.label)
+
+
+def _open(files: ModelFiles, settings: ModelSettings) -> tuple[Classifier, LabelPolicy]:
+    config = files.config
+    if config.get("model_type") == "feedmill-head":
+        from feedmill.models.head import open_head
+
+        return open_head(files, settings)
+    architectures = [str(name) for name in config.get("architectures") or ()]
+    if any(name.endswith("ForSequenceClassification") for name in architectures):
+        from feedmill.models.sequence import open_sequence
+
+        return open_sequence(files, settings)
+    if config.get("is_encoder_decoder") or any(name.endswith("ForConditionalGeneration") for name in architectures):
+        from feedmill.models.seq2seq import open_seq2seq
+
+        return open_seq2seq(files, settings)
+    raise ModelError(
+        f"model {files.uri}: {', '.join(architectures) or 'its config.json'} is no classifier; expected an architecture"
+        " …ForSequenceClassification or …ForConditionalGeneration, or a feedmill-head"
+    )

@@ -1,0 +1,132 @@
+"""Feedmill's own classifiers: a small head on a sentence encoder that is not changed.
+
+A head is a folder with ``config.json`` (``HeadConfig``) and ``head.safetensors``: ``hidden.weight [h, d]``,
+``hidden.bias [h]``, ``output.weight [labels, h]``, ``output.bias [labels]``, float32, with a ReLU between. Its scores
+are independent of each other (multi-label).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from feedmill.errors import ModelError, Reject
+from feedmill.models.encoder import SentenceEncoder, open_encoder
+from feedmill.models.labels import LabelPolicy, Scores, label_policy
+from feedmill.models.pooling import MODES, Pooling
+from feedmill.models.resolve import ModelFiles, read_json, resolve
+from feedmill.models.scores import expect_scores, to_scores
+from feedmill.models.tokens import Tokens
+from feedmill.models.uri import parse
+from feedmill.settings import ModelSettings
+
+
+class HeadConfig(BaseModel):
+    """A head's config.json."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model_type: str = Field(pattern="^feedmill-head$")
+    encoder: str = Field(description="URI of the encoder")
+    encoder_revision: str = Field(description="revision of the encoder that the head was trained on")
+    pooling: tuple[str, ...] = Field(min_length=1, description="poolings of the encoder's states, concatenated")
+    max_tokens: int = Field(ge=8, description="the texts' length in training")
+    labels: tuple[str, ...] = Field(min_length=1)
+    thresholds: dict[str, float] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class HeadWeights:
+    """The head's parameters; see the module's docstring for shapes."""
+
+    hidden_weight: Tensor
+    hidden_bias: Tensor
+    output_weight: Tensor
+    output_bias: Tensor
+
+    def __call__(self, features: Tensor) -> Tensor:
+        """Probabilities ``[texts, labels]`` from features ``[texts, d]``."""
+        hidden = torch.nn.functional.linear(features, self.hidden_weight, self.hidden_bias).relu()
+        return torch.nn.functional.linear(hidden, self.output_weight, self.output_bias).sigmoid()
+
+
+@dataclass(frozen=True, slots=True)
+class HeadClassifier:
+    """An encoder with a head; see :class:`~feedmill.models.classifier.Classifier`."""
+
+    labels: tuple[str, ...]
+    model: str
+    _encoder: SentenceEncoder
+    _weights: HeadWeights
+
+    def tokenize(self, texts: Sequence[str]) -> list[Tokens]:
+        return self._encoder.tokenize(texts)
+
+    def classify(self, batch: Sequence[Tokens]) -> list[Scores | Reject]:
+        if not batch:
+            return []
+        with torch.inference_mode():
+            probabilities = self._weights(torch.from_numpy(self._encoder.encode(batch)))
+        return to_scores(probabilities.numpy(), self.labels)
+
+    def warm_up(self) -> None:
+        expect_scores(self.classify(self.tokenize(["warm up"])), self.model)
+
+
+def open_head(files: ModelFiles, settings: ModelSettings) -> tuple[HeadClassifier, LabelPolicy]:
+    """Load a head and its encoder. Raises ModelError or SettingsError."""
+    config = _read_config(files.path)
+    policy = label_policy(config.labels, "multi", settings, config.thresholds)
+    encoder_files = resolve(parse(config.encoder), settings.model_cache)
+    if encoder_files.revision != config.encoder_revision:
+        raise ModelError(
+            f"model {files.uri}: its head was trained on {config.encoder} at revision {config.encoder_revision}, and"
+            f" revision {encoder_files.revision} is here; on other weights its scores mean nothing"
+        )
+    limited = settings.model_copy(update={"max_tokens": min(settings.max_tokens, config.max_tokens)})
+    encoder = open_encoder(encoder_files, limited, Pooling(config.pooling, normalise=False))
+    weights = _read_weights(files.path / "head.safetensors", encoder.dimensions, len(config.labels))
+    return HeadClassifier(config.labels, files.label, encoder, weights), policy
+
+
+def _read_config(path: Path) -> HeadConfig:
+    try:
+        config = HeadConfig.model_validate(read_json(path / "config.json"))
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
+        raise ModelError(f"{path / 'config.json'}: {problems}") from None
+    if unknown := set(config.pooling) - set(MODES):
+        raise ModelError(f"{path / 'config.json'}: pooling: unknown {sorted(unknown)}; expected some of {MODES}")
+    if unknown := set(config.thresholds) - set(config.labels):
+        raise ModelError(f"{path / 'config.json'}: thresholds: unknown {sorted(unknown)}; expected labels of the head")
+    return config
+
+
+def _read_weights(path: Path, features: int, labels: int) -> HeadWeights:
+    try:
+        tensors = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{path}: no readable safetensors: {error}") from error
+    hidden = _rows(tensors, "hidden.weight")
+    expected = {
+        "hidden.weight": (hidden, features),
+        "hidden.bias": (hidden,),
+        "output.weight": (labels, hidden),
+        "output.bias": (labels,),
+    }
+    for name, shape in expected.items():
+        found = tuple(tensors[name].shape) if name in tensors else None
+        if found != shape:
+            raise ModelError(f"{path}: {name} is {found or 'missing'}; expected shape {shape}")
+    return HeadWeights(*(tensors[name].float() for name in expected))
+
+
+def _rows(tensors: Mapping[str, Tensor], name: str) -> int:
+    return len(tensors[name]) if name in tensors and tensors[name].dim() else 0
