@@ -1,0 +1,24 @@
+"""The model card, written with the figures of the run that made the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from feedmill.models.head import HeadConfig
+
+TEMPLATE = Path(__file__).resolve().parent / "model_card.md"
+
+
+def write_card(path: Path, config: HeadConfig, texts: int, figures: Sequence[str]) -> None:
+    """Fill the template's fields and write it to ``path``."""
+    card = TEMPLATE.read_text(encoding="utf-8")
+    fields = {
+        "encoder": f"{config.encoder} at revision {config.encoder_revision}",
+        "max_tokens": str(config.max_tokens),
+        "texts": f"{texts:,}",
+        "figures": "\n".join(figures),
+    }
+    for name, value in fields.items():
+        card = card.replace(f"<{name}>", value)
+    path.write_text(card, encoding="utf-8")
