@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from feedmill.backoff import Backoff
 from feedmill.broker.supervisor import Supervisor
 from feedmill.errors import Outage
+from feedmill.health import STARTING
 from feedmill.instruments import Instruments
 from feedmill.pipeline.item import Stage
 from feedmill.pipeline.pipeline import Pipeline
@@ -21,6 +23,8 @@ CHECK_TIMEOUT_SECONDS = 15.0
 """Above every timeout of a single check: for one that hangs all the same."""
 FIRST_RETRY_SECONDS = 0.25
 MAX_RETRY_SECONDS = 5.0
+STABLE_AFTER_SECONDS = 10.0
+"""An intake that stayed open this long was rightly opened: the next pause is a short one again."""
 
 
 class Gate:
@@ -42,17 +46,28 @@ class Gate:
 
     async def run(self, supervisor: Supervisor, pipeline: Pipeline[Any, Any, Any]) -> None:
         """Never returns; cancel it."""
+        self._metrics.paused.set(1)
         await self._until_back()
-        await supervisor.resume()
+        await asyncio.shield(supervisor.resume())
+        self._metrics.paused.set(0)
+        resumed = time.monotonic()
+        pauses = Backoff(FIRST_RETRY_SECONDS, MAX_RETRY_SECONDS)
         while True:
             if not await self._is_away():
                 continue
+            if time.monotonic() - resumed >= STABLE_AFTER_SECONDS:
+                pauses.reset()
             self._metrics.paused.set(1)
-            await supervisor.pause("paused: a dependency is away")
+            # Shielded: a call to the broker that is cancelled halfway costs the session, and with it what is in hand.
+            await asyncio.shield(supervisor.pause("paused: a dependency is away"))
             await pipeline.hand_back(Stage.STARTED)
+            # A dependency may answer the check and still fail the work (no right to write, say): without a pause the
+            # same messages would be taken and handed back as fast as the broker can.
+            await asyncio.sleep(pauses.next())
             await self._until_back()
             log.info("dependencies are back, taking messages again")
-            await supervisor.resume()
+            await asyncio.shield(supervisor.resume())
+            resumed = time.monotonic()
             self._metrics.paused.set(0)
 
     async def _is_away(self) -> bool:
@@ -87,7 +102,8 @@ class Gate:
         return None
 
     def _note(self, outage: Outage) -> None:
-        if self._health.readiness().get(outage.dependency) is None:
+        known = self._health.readiness().get(outage.dependency)
+        if known in (None, STARTING):
             log.warning("dependency away, no messages are taken: %s", outage)
             self._metrics.outage(outage.dependency)
         self._health.set(outage.dependency, outage.detail)

@@ -7,6 +7,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+STARTING = "starting"
+"""The problem of a part of which nothing is known yet."""
+
 HEARTBEAT_STALE_SECONDS = 30.0
 """A loop that has not run a trivial task for this long is stuck. Far above any pause of a healthy loop."""
 
@@ -16,7 +19,7 @@ class Health:
 
     def __init__(self, parts: tuple[str, ...], stuck_after_seconds: float) -> None:
         self._lock = threading.Lock()
-        self._problems: dict[str, str | None] = dict.fromkeys(parts, "starting")
+        self._problems: dict[str, str | None] = dict.fromkeys(parts, STARTING)
         self._stuck_after_seconds = stuck_after_seconds
         self._last_beat = time.monotonic()
         self._running: dict[int, tuple[str, float]] = {}

@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 from aio_pika.exceptions import AMQPConnectionError, ChannelInvalidStateError, DeliveryError
+from aiormq.abc import DeliveredMessage
 from aiormq.exceptions import PublishError
 from pamqp.commands import Basic
 from pamqp.exceptions import PAMQPException
+from pamqp.header import ContentHeader
 
 from feedmill.broker import topology
 from feedmill.broker.connect import open_channel, tls_context
@@ -140,12 +142,17 @@ async def test_confirms_are_in_flight_together_but_one_at_a_time_for_each_id() -
     await asyncio.gather(*tasks)
 
 
+def returned() -> PublishError:
+    frame = Basic.Return(312, "NO_ROUTE", "", "q")
+    return PublishError(DeliveredMessage(frame, ContentHeader(), b"", None), frame)
+
+
 async def test_a_returned_message_is_undeliverable_and_lets_the_next_go() -> None:
     channel = Channel()
     it = publisher(channel)
     first, second = publish(it, "a"), publish(it, "a")
     await turns()
-    channel.in_flight[0].set_exception(PublishError(None, Basic.Return()))
+    channel.in_flight[0].set_exception(returned())
     with pytest.raises(Undeliverable, match="no queue is bound"):
         await first
     await turns()

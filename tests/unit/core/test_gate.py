@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -12,7 +13,7 @@ from feedmill import gate as gate_module
 from feedmill.errors import Outage
 from feedmill.gate import Gate
 from feedmill.pipeline.item import Stage
-from support.fakes import VirtualLoop, make_instruments, run_virtual, turns
+from support.fakes import VirtualLoop, make_instruments, run_virtual, turns, until
 
 AWAY = Outage("database", "no server")
 
@@ -71,9 +72,11 @@ def play(scenario: Callable[[Bench], object], *, away: bool = False) -> None:
         with pytest.raises(asyncio.CancelledError):
             await task
 
-    async def main(_: VirtualLoop) -> None:
-        async with running() as bench:
-            await scenario(bench)  # type: ignore[misc]
+    async def main(loop: VirtualLoop) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(time, "monotonic", loop.time)
+            async with running() as bench:
+                await scenario(bench)  # type: ignore[misc]
 
     run_virtual(main)
 
@@ -149,5 +152,34 @@ def test_an_outage_is_counted_once_however_many_batches_find_it() -> None:
             "feedmill_outages_total", {"worker": "fake", "dependency": "database"}
         )
         assert samples == 1
+
+    play(scenario)
+
+
+def test_a_dependency_that_answers_checks_and_fails_the_work_is_not_hammered() -> None:
+    async def scenario(bench: Bench) -> None:
+        resume = bench.switch.resume
+
+        async def fail_again() -> None:
+            await resume()
+            bench.gate.trip(AWAY)
+
+        bench.switch.resume = fail_again  # type: ignore[method-assign]
+        bench.gate.trip(AWAY)
+        await asyncio.sleep(600)
+        assert 100 <= bench.switch.log.count("resume") <= 300, "one round in two to five seconds"
+
+    play(scenario)
+
+
+def test_an_outage_after_a_long_calm_is_a_first_one_again() -> None:
+    async def scenario(bench: Bench) -> None:
+        for _ in range(20):
+            bench.gate.trip(AWAY)
+            await asyncio.sleep(60)
+        bench.gate.trip(AWAY)
+        await until(lambda: bench.switch.log[-1] != "resume")
+        await asyncio.sleep(gate_module.FIRST_RETRY_SECONDS + 0.01)
+        assert bench.switch.log[-1] == "resume"
 
     play(scenario)

@@ -55,6 +55,7 @@ class Session:
         self._consume_channel: AbstractChannel
         self._consumer_tag: str | None = None
         self._repair = asyncio.Lock()
+        self._repairs = 0
         self.publisher: Publisher
 
     @classmethod
@@ -112,20 +113,12 @@ class Session:
         """Register the consumer. ``on_delivery`` must not block. Raises SessionLost."""
 
         async def deliver(message: DeliveredMessage) -> None:
-            frame = message.delivery
-            if not isinstance(frame, Basic.Deliver) or frame.delivery_tag is None:
-                raise TypeError(f"expected a delivery, got {type(frame).__name__}")
-            on_delivery(
-                Delivery(
-                    session=self,
-                    tag=frame.delivery_tag,
-                    body=bytes(message.body),
-                    properties=message.header.properties,
-                    exchange=frame.exchange or "",
-                    routing_key=frame.routing_key or "",
-                    redelivered=bool(frame.redelivered),
-                )
-            )
+            try:
+                on_delivery(self._delivery(message))
+            except Exception as error:
+                # The client library would drop it with a line in its log, and the message would wait for ever.
+                log.exception("taking a delivery failed: a bug")
+                self.fail("bug", describe(error))
 
         channel = self._consume_channel
         # Where the client library tells of a cancel by the broker, hear it at once; check() finds it in any case.
@@ -135,6 +128,20 @@ class Session:
             await channel.basic_qos(prefetch_count=self._settings.prefetch)
             answer = await channel.basic_consume(self._route.queue, deliver)
         self._consumer_tag = answer.consumer_tag
+
+    def _delivery(self, message: DeliveredMessage) -> Delivery:
+        frame = message.delivery
+        if not isinstance(frame, Basic.Deliver) or frame.delivery_tag is None:
+            raise TypeError(f"expected a delivery, got {type(frame).__name__}")
+        return Delivery(
+            session=self,
+            tag=frame.delivery_tag,
+            body=bytes(message.body),
+            properties=message.header.properties,
+            exchange=frame.exchange or "",
+            routing_key=frame.routing_key or "",
+            redelivered=bool(frame.redelivered),
+        )
 
     def _on_cancelled(self, _: object) -> None:
         self.fail("consumer_cancelled", f"the broker cancelled the consumer of {self._route.queue}")
@@ -176,9 +183,14 @@ class Session:
             await self.publisher.publish(exchange, routing_key, body, properties)
 
     async def repair(self) -> None:
-        """Declare again whatever was deleted meanwhile. Raises SessionLost."""
-        async with self._repair, self._guard("declare"):
-            await topology.declare(self._connections[0], self._route, self._settings)
+        """Declare again whatever was deleted meanwhile; who asks together shares one round. Raises SessionLost."""
+        before = self._repairs
+        async with self._repair:
+            if self._repairs != before:
+                return
+            async with self._guard("declare"):
+                await topology.declare(self._connections[0], self._route, self._settings)
+            self._repairs += 1
 
     @asynccontextmanager
     async def _guard(self, what: str) -> AsyncIterator[None]:

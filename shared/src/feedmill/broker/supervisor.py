@@ -78,6 +78,7 @@ class Supervisor:
             self._session = None
             self._metrics.consuming.set(0)
             session.fail("closed")
+            self._health.set(PART, f"no session with the broker: {session.lost.result()}")
             self._intake.forget(session)
             await session.close()
 
