@@ -1,0 +1,5 @@
+"""``python -m feedmill_local`` is the command ``feedmill``."""
+
+from feedmill_local.cli import main
+
+main()

@@ -1,0 +1,1 @@
+"""The commands of ``feedmill``: one module each, with its click command as ``command``."""
