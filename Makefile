@@ -1,0 +1,72 @@
+# Feedmill's commands. Each sets up what it needs by itself: scripts/setup.py makes .venv once, then takes no time.
+
+PYTHON ?= python3
+# More arguments for pytest, for example: make test-unit ARGS="-k retry -x"
+ARGS ?=
+BIN := .venv/bin
+SUITES := $(wildcard tests/unit tests/integration tests/e2e)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-dev run up down status test test-unit test-integration test-e2e coverage lint format docs lock train-toxic clean
+
+help: ## Show these lines
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-18s %s\n", $$1, $$2 }' Makefile
+
+setup: ## Make the virtual environment .venv with what Feedmill runs with
+	@$(PYTHON) scripts/setup.py
+
+setup-dev: ## The same, with what tests and lint need
+	@$(PYTHON) scripts/setup.py --dev
+
+run: setup ## Try it: start everything, send a sample feed, show the answers, stop everything
+	@$(BIN)/feedmill run
+
+up: setup ## Start RabbitMQ, the database and the three workers in the background
+	@$(BIN)/feedmill up --detach
+
+down: setup ## Stop what `make up` started
+	@$(BIN)/feedmill down
+
+status: setup ## Show queues, workers and their health
+	@$(BIN)/feedmill status
+
+test: setup-dev ## Run all tests, with the coverage
+	@$(BIN)/pytest $(SUITES) --cov --cov-report=term $(ARGS)
+
+test-unit: setup-dev ## Run the unit tests: seconds, no servers
+	@$(BIN)/pytest tests/unit $(ARGS)
+
+test-integration: setup-dev ## Run the tests against a private RabbitMQ and database
+	@$(BIN)/pytest tests/integration $(ARGS)
+
+test-e2e: setup-dev ## Run the tests through real worker processes
+	@$(BIN)/pytest tests/e2e $(ARGS)
+
+coverage: setup-dev ## Run all tests, and write the coverage to coverage.xml too
+	@$(BIN)/pytest $(SUITES) --cov --cov-report=term --cov-report=xml $(ARGS)
+
+lint: setup-dev ## Check format, style, types and import contracts
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/mypy scripts
+	@$(BIN)/lint-imports
+	@$(BIN)/python scripts/readme_settings.py --check
+
+format: setup-dev ## Format the code, and fix what ruff can fix
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+docs: setup-dev ## Write the table of settings into README.md
+	@$(BIN)/python scripts/readme_settings.py
+
+lock: setup-dev ## Write requirements/*.txt from what is installed (how to renew: scripts/lock.py)
+	@$(BIN)/python scripts/lock.py
+
+train-toxic: setup ## Train the toxic worker's default model again (the data: models/toxic)
+	@$(BIN)/python models/toxic/train.py $(ARGS)
+
+clean: ## Stop what `make up` started, then remove everything that was made here, .venv too
+	@if [ -x $(BIN)/feedmill ] && [ -e .feedmill/stack.json ]; then $(BIN)/feedmill down; fi
+	rm -rf .venv .cache .feedmill .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage .coverage.* coverage.xml
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
