@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import struct
 import time
 import uuid
 from collections.abc import Mapping
@@ -149,7 +150,7 @@ def _portable(headers: Mapping[str, Any]) -> tuple[Headers, int]:
     for name, value in foreign.items():
         try:
             field_size = len(encode.field_table({name: value}))
-        except (TypeError, ValueError, OverflowError, RecursionError):
+        except (TypeError, ValueError, OverflowError, RecursionError, struct.error):
             continue
         if size + field_size <= MAX_HEADER_BYTES:
             kept[name] = value
