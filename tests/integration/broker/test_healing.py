@@ -7,6 +7,9 @@ from collections.abc import Callable
 
 import pytest
 
+from feedmill.broker.session import Session
+from feedmill.contract import Route
+from feedmill.settings import BrokerSettings
 from feedmill_local.rabbitmq import RabbitNode
 from support.amqp import connect
 from support.echo import ROUTE, EchoHandler, echo_kind
@@ -102,14 +105,13 @@ async def test_a_queue_deleted_and_made_again_by_others_is_consumed(rabbit_url: 
     await heals(rabbit_url, disturb)
 
 
-async def test_a_channel_closed_by_the_broker_is_healed(rabbit_url: str) -> None:
+async def test_a_channel_closed_by_the_broker_is_healed(rabbit_url: str, sessions: list[Session]) -> None:
     """An ack of something that was never delivered: PRECONDITION_FAILED closes the channel."""
     async with running(echo_kind(EchoHandler()), settings(rabbit_url)) as run:
         await run.until_ready()
         await answers(rabbit_url, "before")
         witness = Witness(run)
-        session = run_session(run)
-        await session._consume_channel.basic_ack(987_654, wait=False)
+        await sessions[-1]._consume_channel.basic_ack(987_654, wait=False)
         await run.until(witness.saw_trouble_then_healed, lambda: f"readiness said {witness.problems}")
         await answers(rabbit_url, "after")
 
@@ -187,15 +189,18 @@ async def test_refused_credentials_are_told_without_being_shown(
     assert quote(password, safe="") not in told
 
 
-def run_session(run: Running) -> object:
-    """The worker's present session: only to make the broker close its channel."""
-    import gc
+@pytest.fixture
+def sessions(monkeypatch: pytest.MonkeyPatch) -> list[Session]:
+    """Every session that is opened, in order: to make the broker close a channel."""
+    opened: list[Session] = []
+    open_session = Session.open
 
-    from feedmill.broker.session import Session
+    async def note(broker: BrokerSettings, route: Route) -> Session:
+        opened.append(await open_session(broker, route))
+        return opened[-1]
 
-    sessions = [found for found in gc.get_objects() if isinstance(found, Session) and not found.is_lost]
-    assert len(sessions) == 1
-    return sessions[0]
+    monkeypatch.setattr(Session, "open", note)
+    return opened
 
 
 def publish(url: str, *texts: str) -> None:

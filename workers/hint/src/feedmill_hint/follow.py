@@ -7,11 +7,12 @@ import logging
 from dataclasses import dataclass
 from typing import Any
 
+from feedmill.backoff import Backoff
 from feedmill.errors import ModelError, Outage
 from feedmill.spaces import Space, active_name, active_space
 from feedmill.store import Store
 from feedmill_hint.index import VectorIndex
-from feedmill_hint.mirror import Pause, SpaceMirror
+from feedmill_hint.mirror import FIRST_RETRY_SECONDS, SpaceMirror
 from feedmill_hint.settings import FollowSettings
 
 _log = logging.getLogger(__name__)
@@ -80,20 +81,20 @@ class Follower:
 
     async def run(self) -> None:
         """Follow until cancelled. Failures are logged and healed by trying again, forever."""
-        pause = Pause(self._settings.index_backoff_max_seconds)
+        backoff = Backoff(FIRST_RETRY_SECONDS, self._settings.index_backoff_max_seconds)
         try:
             while True:
                 try:
                     await self._read_pointer()
                 except (Outage, ModelError) as error:
                     self._note_problem(str(error))
-                    await pause.after_failure()
+                    await asyncio.sleep(backoff.next())
                 except Exception:  # a bug must not leave the worker at an old space for ever
                     _log.exception("the active space can't be read")
-                    await pause.after_failure()
+                    await asyncio.sleep(backoff.next())
                 else:
                     self._problem = ""
-                    pause.reset()
+                    backoff.reset()
                     await self._wait_and_swap()
         finally:
             await self._stop(self._next, self._current)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import aclosing
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 from bson import ObjectId
 
+from feedmill.backoff import Backoff
 from feedmill.errors import Outage
 from feedmill.ids import PostId
 from feedmill.spaces import Space, Vector, changed_since, read_vectors, stream_ids, stream_vectors, watch_vectors
@@ -25,25 +25,9 @@ from feedmill_hint.settings import FollowSettings
 REFRESH_IDS = 1000
 """Vectors fetched at once: bounds memory when much has changed."""
 PROGRESS_SECONDS = 5.0
+FIRST_RETRY_SECONDS = 0.2
 
 _log = logging.getLogger(__name__)
-
-
-class Pause:
-    """A jittered pause that doubles with every failure in a row, up to a cap."""
-
-    def __init__(self, max_seconds: float, first_seconds: float = 0.2) -> None:
-        self._max_seconds = max_seconds
-        self._first_seconds = first_seconds
-        self._failures = 0
-
-    def reset(self) -> None:
-        self._failures = 0
-
-    async def after_failure(self) -> None:
-        seconds = min(self._max_seconds, self._first_seconds * 2 ** min(self._failures, 20))
-        self._failures += 1
-        await asyncio.sleep(seconds * random.uniform(0.5, 1.0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +61,7 @@ class SpaceMirror:
         self._settings = settings
         self._polls = settings.follow == "poll"
         self._fresh_at = time.monotonic()
-        self._pause = Pause(settings.index_backoff_max_seconds)
+        self._backoff = Backoff(FIRST_RETRY_SECONDS, settings.index_backoff_max_seconds)
         self._token: Mapping[str, Any] | None = None
         self._window: _Window | None = None
 
@@ -104,7 +88,7 @@ class SpaceMirror:
                 _log.warning("the index can't follow: space=%s error=%s", self.space.name, error)
             except Exception:  # a bug must not leave a stale index behind that nobody repairs
                 _log.exception("the index can't follow: space=%s", self.space.name)
-            await self._pause.after_failure()
+            await asyncio.sleep(self._backoff.next())
 
     async def _follow_by_stream(self) -> None:
         async with watch_vectors(self._store, self.space, self._token) as feed:
@@ -140,7 +124,7 @@ class SpaceMirror:
 
     def _caught_up(self) -> None:
         self._fresh_at = time.monotonic()
-        self._pause.reset()
+        self._backoff.reset()
 
     async def _load(self) -> datetime | None:
         """Read all vectors; forget those that are gone. Answers the newest ``updatedAt`` among them."""
