@@ -111,7 +111,10 @@ def test_ids_are_taken_as_the_contract_says(client: Client, database: Database, 
     assert document["isToxic"] is False
 
 
-def test_a_post_is_encoded_and_no_ghost_is_made(client: Client, database: Database) -> None:
+def test_a_post_is_encoded_and_no_ghost_is_made(
+    client: Client, database: Database, workers: dict[str, WorkerProcess]
+) -> None:
+    missing_before = workers["encode"].metric("feedmill_documents_missing_total")
     known, unknown = ObjectId(), ObjectId()
     database.posts.insert_one({"_id": known, "content": "Sourdough needs time."})
     results = ask(
@@ -137,6 +140,7 @@ def test_a_post_is_encoded_and_no_ghost_is_made(client: Client, database: Databa
         database[f"post_embeddings.{space}"].find_one({"_id": known})["vector"].as_vector().data  # type: ignore[index]
     )
     assert database.posts.find_one({"_id": unknown}) is None
+    assert workers["encode"].metric("feedmill_documents_missing_total") == missing_before + 1
 
 
 def test_similar_posts_are_found_without_the_asking_one(client: Client, database: Database) -> None:

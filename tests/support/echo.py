@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from feedmill.contract import Route
 from feedmill.errors import MessageError, Outage, Reject, Retry
-from feedmill.health import Health
+from feedmill.instruments import Instruments
 from feedmill.pipeline.handler import JsonObject, Message
 from feedmill.worker import WorkerKind
 
@@ -86,7 +86,7 @@ def _fail(step: str, echo: Echo) -> None:
 
 def echo_kind(handler: EchoHandler, route: Route = ROUTE) -> WorkerKind:
     @asynccontextmanager
-    async def open_handler(_: Health) -> AsyncIterator[EchoHandler]:
+    async def open_handler(_: Instruments) -> AsyncIterator[EchoHandler]:
         yield handler
 
     return WorkerKind(route, open_handler, dependencies=("database",))

@@ -16,6 +16,7 @@ from aiohttp import web
 from feedmill import __version__
 from feedmill.errors import FeedmillError
 from feedmill.health import Health
+from feedmill.instruments import Instruments
 from feedmill.lifecycle import Shutdown
 from feedmill.metrics import MetricFamilies, new_registry
 from feedmill.pipeline.handler import Handler
@@ -116,11 +117,11 @@ def _in_turn(kind: WorkerKind, turn: asyncio.Lock) -> WorkerKind:
     """
 
     @asynccontextmanager
-    async def open_in_turn(health: Health) -> AsyncIterator[Handler[Any, Any, Any]]:
+    async def open_in_turn(instruments: Instruments) -> AsyncIterator[Handler[Any, Any, Any]]:
         async with AsyncExitStack() as stack:
             async with turn:
                 with _environment(settings_of(kind.route.worker)):
-                    handler = await stack.enter_async_context(kind.open_handler(health))
+                    handler = await stack.enter_async_context(kind.open_handler(instruments))
             yield handler
 
     return replace(kind, open_handler=open_in_turn)

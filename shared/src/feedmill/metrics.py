@@ -52,6 +52,7 @@ class MetricFamilies:
         self.sessions_lost = counter("broker_sessions_lost_total", "Sessions lost, by cause", "cause")
         self.paused = gauge("intake_paused", "1 while a dependency is away and no messages are taken")
         self.outages = counter("outages_total", "Times that a dependency was found away", "dependency")
+        self.missing = counter("documents_missing_total", "Writes to posts or comments that do not exist")
         self.ready = gauge("ready", "1 while /readyz answers 200")
 
 
@@ -71,6 +72,7 @@ class Metrics:
         self.sessions = families.sessions.labels(worker)
         self.paused = families.paused.labels(worker)
         self.ready = families.ready.labels(worker)
+        self.missing = families.missing.labels(worker)
         self.outcomes: dict[str, int] = {}
         """How many messages ended how, for the worker's own report."""
         self._families = families

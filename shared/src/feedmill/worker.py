@@ -37,7 +37,7 @@ MODEL = "model"
 BEAT_SECONDS = 0.25
 REPORT_SECONDS = 10.0
 
-OpenHandler = Callable[[Health], AbstractAsyncContextManager[Handler[Any, Any, Any]]]
+OpenHandler = Callable[[Instruments], AbstractAsyncContextManager[Handler[Any, Any, Any]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ class Worker:
         """Work until ``shutdown`` is requested, then drain. Raises what can't be healed."""
         beat = asyncio.create_task(self._beat(), name="heartbeat")
         try:
-            async with self.kind.open_handler(self.health) as handler:
+            async with self.kind.open_handler(self._instruments) as handler:
                 self.health.set(MODEL, None)
                 await self._work(handler, shutdown)
         finally:

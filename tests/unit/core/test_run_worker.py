@@ -35,7 +35,7 @@ from feedmill.worker import WorkerKind, run_worker
 from support.echo import ROUTE
 
 @asynccontextmanager
-async def open_handler(health):
+async def open_handler(instruments):
     yield await run_blocking(threading.Event().wait, "load")
 
 run_worker(WorkerKind(ROUTE, open_handler, ("database",)))

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from feedmill.broker.session import Session
-from feedmill.health import Health
+from feedmill.instruments import Instruments
 from feedmill.lifecycle import Shutdown
 from feedmill.settings import BatchSettings, BrokerSettings, LogSettings, ProbeSettings
 from feedmill.worker import Worker, WorkerKind, WorkerSettings
@@ -32,7 +32,7 @@ class Bench:
         self.worker = Worker(WorkerKind(ROUTE, self._open_handler, ("database",)), settings)
 
     @asynccontextmanager
-    async def _open_handler(self, _: Health) -> AsyncIterator[ScriptedHandler]:
+    async def _open_handler(self, _: Instruments) -> AsyncIterator[ScriptedHandler]:
         try:
             yield self.handler
         finally:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -47,11 +47,14 @@ class TokenizedPost:
 class EncodeHandler:
     """See :class:`feedmill.pipeline.handler.Handler`."""
 
-    def __init__(self, encoder: SentenceEncoder, store: Store, max_text_chars: int) -> None:
+    def __init__(
+        self, encoder: SentenceEncoder, store: Store, max_text_chars: int, on_missing: Callable[[int], None]
+    ) -> None:
         self._encoder = encoder
         self._space = Space(encoder.space, encoder.uri, encoder.revision, encoder.dimensions)
         self._store = store
         self._max_text_chars = max_text_chars
+        self._on_missing = on_missing
         self._is_registered = False
         self._tokenizing = Lane("tokenize")
         self._inferring = Lane("model")
@@ -91,6 +94,7 @@ class EncodeHandler:
         writes = [VectorWrite(work.post.id, vector, content_hash(work.post.text)) for work, vector in batch]
         upsert = self._store.settings.upsert
         report = await write_vectors(self._store, self._space, writes, upsert_posts=upsert)
+        self._on_missing(report.missing)
         return [
             error if error is not None else self._result(work.post)
             for (work, _), error in zip(batch, report.errors, strict=True)

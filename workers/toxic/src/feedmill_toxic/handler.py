@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -44,12 +44,15 @@ class TokenizedComment:
 class ToxicHandler:
     """See :class:`feedmill.pipeline.handler.Handler`."""
 
-    def __init__(self, loaded: LoadedClassifier, store: Store, max_text_chars: int) -> None:
+    def __init__(
+        self, loaded: LoadedClassifier, store: Store, max_text_chars: int, on_missing: Callable[[int], None]
+    ) -> None:
         self._classifier = loaded.classifier
         self._policy = loaded.policy
         self._model = loaded.model
         self._store = store
         self._max_text_chars = max_text_chars
+        self._on_missing = on_missing
         self._tokenizing = Lane("tokenize")
         self._inferring = Lane("model")
 
@@ -87,6 +90,7 @@ class ToxicHandler:
             if work.comment.id is not None
         ]
         report = await self._store.write(TOXIC.collection, [write for _, write in stored])
+        self._on_missing(report.missing)
         answers: list[JsonObject | MessageError] = list(results)
         for (position, _), error in zip(stored, report.errors, strict=True):
             if error is not None:

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from feedmill.contract import TOXIC
-from feedmill.health import Health
+from feedmill.instruments import Instruments
 from feedmill.lane import run_blocking
 from feedmill.settings import ModelSettings, StoreSettings, read
 from feedmill.store.opening import open_store
@@ -17,7 +17,7 @@ DEFAULT_MODEL = "pkg://feedmill_toxic"
 
 
 @asynccontextmanager
-async def open_handler(health: Health) -> AsyncIterator[ToxicHandler]:
+async def open_handler(instruments: Instruments) -> AsyncIterator[ToxicHandler]:
     """Load the classifier, then open the store."""
     from feedmill.models.classifier import LoadedClassifier, load_classifier
 
@@ -29,10 +29,10 @@ async def open_handler(health: Health) -> AsyncIterator[ToxicHandler]:
         loaded.classifier.warm_up()
         return loaded
 
-    health.set(MODEL, "loading")
+    instruments.health.set(MODEL, "loading")
     loaded = await run_blocking(load, "load-model")
     async with open_store(store_settings, "feedmill-toxic") as store:
-        handler = ToxicHandler(loaded, store, model_settings.max_text_chars)
+        handler = ToxicHandler(loaded, store, model_settings.max_text_chars, instruments.metrics.missing.inc)
         try:
             yield handler
         finally:
