@@ -41,6 +41,7 @@ class Follower:
         self._settings = settings
         self._current: _Running | None = None
         self._next: _Running | None = None
+        self._ending: set[asyncio.Task[None]] = set()
         self._knows_pointer = False
         self._problem = ""
 
@@ -141,8 +142,11 @@ class Follower:
         return _Running(mirror, Snapshot(space, mirror.index), task)
 
     async def _stop(self, *running: _Running | None) -> None:
-        tasks = [entry.task for entry in running if entry]
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks, timeout=self._store.settings.operation_timeout_seconds)
+        for entry in running:
+            if entry:
+                entry.task.cancel()
+                # Noted, because this call may itself be cancelled while it waits: then the end of run() waits for them.
+                self._ending.add(entry.task)
+                entry.task.add_done_callback(self._ending.discard)
+        if self._ending:
+            await asyncio.wait(self._ending.copy(), timeout=self._store.settings.operation_timeout_seconds)
