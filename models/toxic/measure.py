@@ -69,7 +69,7 @@ def _labels(loaded: LoadedClassifier, data: Path, limit: int) -> list[str]:
     truth = np.array([row.targets for row in rows]) > 0.5
     scores, weights = scored(loaded, [row.text for row in rows]), natural_weights(truth.astype(np.float64))
     lines = [
-        "| label | rows with it | AUC [95 %] | average precision | calibration error | threshold | precision | recall |",
+        "| label | rows with it | AUC [95 %] | avg. precision | calibration error | threshold | precision | recall |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for at, label in enumerate(LABELS):

@@ -222,56 +222,65 @@ PLAIN_THREATS = (
 
 SLURS = ("faggot", "bitch", "slut", "whore", "retard", "cripple", "tranny", "monkey", "pig", "idiot", "cunt", "dyke")
 RUDE = (
-    "kill yourself", "go back to your country", "{group} are vermin", "{group} are stupid", "{group} should be deported",
-    "shut up you {slur}", "you {slur}", "I hate {group}", "{group} are criminals", "die", "fuck off", "you will die",
-    "I will find you", "{group} are disgusting", "you are worthless",
+    "kill yourself", "go back to your country", "{group} are vermin", "{group} are stupid",
+    "{group} should be deported", "shut up you {slur}", "you {slur}", "I hate {group}", "{group} are criminals",
+    "die", "fuck off", "you will die", "I will find you", "{group} are disgusting", "you are worthless",
 )  # fmt: skip
 COUNTER_SPEECH = (
     "Never call anyone a {slur}", "it hurts when people call me a {slur}", "they called her a {slur} at school",
-    "someone called my brother a {slur} today and I cried", "you should not say {slur}", "the word {slur} is a slur",
-    "saying {slur} to people is wrong", "I was called a {slur} for years", "where does the word {slur} come from?",
-    "I reported the user who wrote {slur}", "the word {slur} was removed from the dictionary of the game",
-    "He wrote '{rude}' and was banned", "It is not ok to write '{rude}'", "who says '{rude}' has no place here",
+    "someone called my brother a {slur} today and I cried", "you should not say {slur}",
+    "the word {slur} is a slur", "saying {slur} to people is wrong", "I was called a {slur} for years",
+    "where does the word {slur} come from?", "I reported the user who wrote {slur}",
+    "the word {slur} was removed from the dictionary of the game", "He wrote '{rude}' and was banned",
+    "It is not ok to write '{rude}'", "who says '{rude}' has no place here",
     'she told me "{rude}" and I blocked her', 'the headline was "{rude}"', 'a man shouted "{rude}" at my mother',
-    'one character in the play says "{rude}"', 'the song has the line "{rude}"', "the court fined him for writing '{rude}'",
-    "telling people '{rude}' is bullying", "nobody should have to read '{rude}'", "people who think that {group} are bad are wrong",
+    'one character in the play says "{rude}"', 'the song has the line "{rude}"',
+    "the court fined him for writing '{rude}'", "telling people '{rude}' is bullying",
+    "nobody should have to read '{rude}'", "people who think that {group} are bad are wrong",
     "it is false that {group} are criminals", "stop spreading lies about {group}", "{group} are not animals",
-    "I stand with {group} against hate", "hate against {group} harms all of us", "we must not let anybody attack {group}",
-    "bullies who go after {group} should be ashamed of what they do", "prejudice against {group} is still common",
+    "I stand with {group} against hate", "hate against {group} harms all of us",
+    "we must not let anybody attack {group}", "bullies who go after {group} should be ashamed of what they do",
+    "prejudice against {group} is still common",
 )  # fmt: skip
 AMONG_FRIENDS = (
     "my {slur}s and me on holiday", "happy birthday bitch, I love you", "hey bitches, party at mine tonight",
     "hey sluts, who is coming to the beach?", "boss bitch energy", "that bitch can sing, what a queen",
-    "bad bitch anthem", "yas bitch", "as a dyke I love this bar", "we fags have the best parties", "queer joy all day",
-    "us crips need better ramps", "nerdy and proud", "what a nasty guitar riff", "you crazy bastard, you did it",
-    "lucky bitch, I want that too", "you magnificent bastard, thank you", "you beautiful idiots, I missed you",
-    "my lazy ass stayed in bed", "my dumb ass forgot the keys", "I am such a whore for garlic bread",
-    "my dog is a little shit and I love him", "I'm a slut for good pasta", "work it bitch, great dress",
+    "bad bitch anthem", "yas bitch", "as a dyke I love this bar", "we fags have the best parties",
+    "queer joy all day", "us crips need better ramps", "nerdy and proud", "what a nasty guitar riff",
+    "you crazy bastard, you did it", "lucky bitch, I want that too", "you magnificent bastard, thank you",
+    "you beautiful idiots, I missed you", "my lazy ass stayed in bed", "my dumb ass forgot the keys",
+    "I am such a whore for garlic bread", "my dog is a little shit and I love him", "I'm a slut for good pasta",
+    "work it bitch, great dress",
 )  # fmt: skip
 SWEARING = (
-    "fuck mondays", "fuck this weather", "fuck traffic", "fuck depression", "fuck, I dropped my {nice}", "oh fuck, the {nice}",
-    "what the fuck is this {nice}", "wtf is going on with the {nice}", "lmfao the {nice}", "lmao that {nice}", "lol what a {nice}",
-    "bloody hell, it is cold", "crap, the {nice} is gone", "holy crap what a {nice}", "shit, it is raining", "ah shit here we go again",
-    "why the fuck is it so hot", "I have no fucking clue how this {nice} works", "where the hell is my {nice}",
-    "I don't give a shit about the {nice}", "the {nice} scared the shit out of me", "too damn early", "goddamn traffic",
-    "I'm so fucking tired", "so fucking happy", "I fucking did it", "fucking finally", "this {nice} is fucking expensive",
-    "my {nice} is fucked", "I fucked up the {nice} again", "pissed off because the {nice} broke", "that hurt like hell",
+    "fuck mondays", "fuck this weather", "fuck traffic", "fuck depression", "fuck, I dropped my {nice}",
+    "oh fuck, the {nice}", "what the fuck is this {nice}", "wtf is going on with the {nice}", "lmfao the {nice}",
+    "lmao that {nice}", "lol what a {nice}", "bloody hell, it is cold", "crap, the {nice} is gone",
+    "holy crap what a {nice}", "shit, it is raining", "ah shit here we go again", "why the fuck is it so hot",
+    "I have no fucking clue how this {nice} works", "where the hell is my {nice}",
+    "I don't give a shit about the {nice}", "the {nice} scared the shit out of me", "too damn early",
+    "goddamn traffic", "I'm so fucking tired", "so fucking happy", "I fucking did it", "fucking finally",
+    "this {nice} is fucking expensive", "my {nice} is fucked", "I fucked up the {nice} again",
+    "pissed off because the {nice} broke", "that hurt like hell",
 )  # fmt: skip
 IMPLIED = (
-    "send {group} back where they came from", "the world needs fewer {group}", "you know how {group} are, lock your doors",
-    "{group} only want our money", "no wonder, {group} can't help being dumb", "I would never hire {group}",
-    "{group} should know their place", "I crossed the street when I saw {group}, they smell", "{group} belong in a zoo",
-    "we should ban {group} from this country", "{group} are taking over and must be stopped", "my daughter will never date {group}",
-    "Hitler should have finished {group}", "{group} deserve what they got", "{group} don't belong here", "{group} out",
-    "no {group} allowed", "real men don't respect {group}", "{group} are a disease", "{group} are a joke",
+    "send {group} back where they came from", "the world needs fewer {group}",
+    "you know how {group} are, lock your doors", "{group} only want our money",
+    "no wonder, {group} can't help being dumb", "I would never hire {group}", "{group} should know their place",
+    "I crossed the street when I saw {group}, they smell", "{group} belong in a zoo",
+    "we should ban {group} from this country", "{group} are taking over and must be stopped",
+    "my daughter will never date {group}", "Hitler should have finished {group}", "{group} deserve what they got",
+    "{group} don't belong here", "{group} out", "no {group} allowed", "real men don't respect {group}",
+    "{group} are a disease", "{group} are a joke",
 )  # fmt: skip
 NAMES = (
-    "nigger", "kike", "spic", "chink", "paki", "wetback", "gook", "raghead", "towelhead", "faggot", "fag", "tranny", "shemale",
-    "dyke", "retard", "spastic", "coon", "gypo", "beaner", "sandnigger", "whore", "slut", "cunt",
+    "nigger", "kike", "spic", "chink", "paki", "wetback", "gook", "raghead", "towelhead", "faggot", "fag", "tranny",
+    "shemale", "dyke", "retard", "spastic", "coon", "gypo", "beaner", "sandnigger", "whore", "slut", "cunt",
 )  # fmt: skip
 NAME_CALLING = (
-    "{name}", "you {name}", "{name}s", "dirty {name}", "fucking {name}s", "{name}s out", "go home {name}", "he is a {name}",
-    "I hate {name}s", "look at that {name}", "shut up {name}", "stupid {name}", "another {name}, disgusting",
+    "{name}", "you {name}", "{name}s", "dirty {name}", "fucking {name}s", "{name}s out", "go home {name}",
+    "he is a {name}", "I hate {name}s", "look at that {name}", "shut up {name}", "stupid {name}",
+    "another {name}, disgusting",
 )  # fmt: skip
 
 

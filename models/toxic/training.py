@@ -90,16 +90,12 @@ class Rows:
 
 
 def train(network: Network, broad: Rows, focus: Rows, options: Options, checkpoint: Path) -> None:
-    """Train in place: on ``broad``, then on ``focus``, under one schedule of the learning rate. Goes on from ``checkpoint`` where there is one, and writes it as it goes."""
+    """Train in place: on ``broad``, then on ``focus``, under one schedule of the learning rate.
+
+    Goes on from ``checkpoint`` where there is one, and writes it as it goes.
+    """
     tensors = network.tensors()
-    head = [network.head.weight, network.head.bias]
-    adapter = [tensor for name, tensor in tensors.items() if name.startswith("adapter.")]
-    optimiser = torch.optim.AdamW(
-        [
-            {"params": adapter, "lr": options.learning_rate, "peak": options.learning_rate},
-            {"params": head, "lr": options.head_learning_rate, "peak": options.head_learning_rate},
-        ]
-    )
+    optimiser = _optimiser(network, options)
     first = max(1, round(options.epochs * math.ceil(len(broad.tokens) / options.batch)))
     total = first + math.ceil(len(focus.tokens) / options.batch)
     done = _resume(checkpoint, tensors, optimiser)
@@ -108,21 +104,34 @@ def train(network: Network, broad: Rows, focus: Rows, options: Options, checkpoi
         ((broad, indexes) for indexes in islice(_batches(broad.tokens, options), first)),
         ((focus, indexes) for indexes in islice(_batches(focus.tokens, options), total - first)),
     )
-    for step, (rows, indexes) in enumerate(batches, start=1):
-        if step <= done:
-            continue
+    for step, (rows, indexes) in islice(enumerate(batches, start=1), done, None):
         for group in optimiser.param_groups:
             group["lr"] = group["peak"] * _share(step, total, options.warm_up)
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=options.bf16):
-            loss = rows.loss(network, indexes)
-        optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(tensors.values(), 1.0)
-        optimiser.step()
-        progress.add(loss.item())
+        progress.add(_step(network, rows, indexes, optimiser, options))
         if step % options.checkpoint_steps == 0 or step == total:
             progress.show(step)
             _save(checkpoint, tensors, optimiser, step, options)
+
+
+def _optimiser(network: Network, options: Options) -> torch.optim.Optimizer:
+    rates = {"adapter.": options.learning_rate, "output.": options.head_learning_rate}
+    groups = [
+        {"params": [one for name, one in network.tensors().items() if name.startswith(part)], "lr": rate, "peak": rate}
+        for part, rate in rates.items()
+    ]
+    return torch.optim.AdamW(groups)
+
+
+def _step(
+    network: Network, rows: Rows, indexes: Sequence[int], optimiser: torch.optim.Optimizer, options: Options
+) -> float:
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=options.bf16):
+        loss = rows.loss(network, indexes)
+    optimiser.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]
+    nn.utils.clip_grad_norm_(network.tensors().values(), 1.0)
+    optimiser.step()
+    return loss.item()
 
 
 def _batches(tokens: Sequence[Tokens], options: Options) -> Iterator[list[int]]:

@@ -14,7 +14,7 @@ from feedmill_toxic.language import has_words, identify
         ("Merci beaucoup pour votre aide hier soir", "fr"),
         ("¿Dónde puedo comprar entradas para el concierto?", "es"),
         ("Mày là đồ ngu, câm mồm đi", "vi"),
-        ("Заткнись, ты тупой идиот", "ru"),  # noqa: RUF001
+        ("Заткнись, ты тупой идиот", "ru"),
         ("Поезд отправляется в девять часов утра", "ru"),
         ("お前は馬鹿だ、死ね", "ja"),
         ("닥쳐 이 바보야", "ko"),
