@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
@@ -13,11 +15,12 @@ import augment
 from data import (
     EMOJI_VALIDATION,
     HATECHECK,
-    HELD_OUT,
     LABELS,
     MADLIBS_VALIDATION,
     OFFICIAL_TEST,
     Check,
+    Example,
+    Source,
     read_checks,
     read_source,
 )
@@ -51,42 +54,62 @@ def scored(loaded: LoadedClassifier, texts: Sequence[str]) -> Floats:
     return as_array(answers)
 
 
+@dataclass(frozen=True, slots=True)
+class Set:
+    """An evaluation set with its scores ``[rows, labels]``."""
+
+    rows: Sequence[Example]
+    scores: Floats
+
+    @classmethod
+    def of(cls, loaded: LoadedClassifier, data: Path, source: Source, limit: int) -> Set:
+        rows = read_source(data, source, limit)
+        return cls(rows, scored(loaded, [row.text for row in rows]))
+
+    @property
+    def toxic(self) -> Flags:
+        return np.array([row.targets[0] > 0.5 for row in self.rows], dtype=np.bool_)
+
+
 def figures(loaded: LoadedClassifier, data: Path, limit: int = 0) -> list[str]:
     """All tables as lines of Markdown."""
+    sets = {
+        "official test rows": Set.of(loaded, data, OFFICIAL_TEST, limit),
+        "HateCheck": Set.of(loaded, data, HATECHECK, limit),
+        "HatemojiBuild, validation": Set.of(loaded, data, EMOJI_VALIDATION, limit),
+        "bias madlibs, rows not trained on": Set.of(loaded, data, MADLIBS_VALIDATION, limit),
+    }
     return [
-        *_labels(loaded, data, limit),
-        *_verdicts(loaded, data, limit),
+        *_labels(loaded, sets["official test rows"]),
+        *_verdicts(loaded, sets),
         *_sentences(loaded),
-        *_functionality(loaded, data, limit),
+        *_functionality(loaded, sets["HateCheck"]),
         *_disguises(loaded),
     ]
 
 
-def _labels(loaded: LoadedClassifier, data: Path, limit: int) -> list[str]:
-    rows = read_source(data, OFFICIAL_TEST, limit)
-    if not rows:
-        return []
-    truth = np.array([row.targets for row in rows]) > 0.5
-    scores, weights = scored(loaded, [row.text for row in rows]), natural_weights(truth.astype(np.float64))
+def _labels(loaded: LoadedClassifier, test: Set) -> list[str]:
+    scores, truth = test.scores, np.array([row.targets for row in test.rows]).reshape(-1, len(LABELS)) > 0.5
+    weights = natural_weights(truth.astype(np.float64))
     lines = [
         "| label | rows with it | AUC [95 %] | avg. precision | calibration error | threshold | precision | recall |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for at, label in enumerate(LABELS):
-        own, true, limit_ = scores[:, at], truth[:, at], loaded.policy.thresholds[label]
-        low, high = interval(lambda some, own=own, true=true: auc(own[some], true[some]), len(own), _DRAWS)  # type: ignore[misc]
-        result = quality(own >= limit_, true, weights)
-        lines.append(
-            f"| {label} | {int(true.sum())} | {auc(own, true):.4f} [{low:.3f}, {high:.3f}]"
-            f" | {average_precision(own, true):.3f} | {calibration_error(own, true, weights):.3f} | {limit_:.2f}"
-            f" | {result.precision:.3f} | {result.recall:.3f} |"
-        )
+        lines.append(_label(label, loaded.policy.thresholds[label], scores[:, at], truth[:, at], weights))
     low, high = interval(lambda some: _mean_auc(scores[some], truth[some]), len(scores), _DRAWS)
-    return [
-        *lines,
-        f"| mean | {len(rows)} in all | {_mean_auc(scores, truth):.4f} [{low:.3f}, {high:.3f}] | | | | | |",
-        "",
-    ]
+    mean = f"{_mean_auc(scores, truth):.4f} [{low:.3f}, {high:.3f}]"
+    return [*lines, f"| mean | {len(truth)} in all | {mean} | | | | | |", ""]
+
+
+def _label(name: str, threshold: float, scores: Floats, truth: Flags, weights: Floats) -> str:
+    low, high = interval(lambda some: auc(scores[some], truth[some]), len(scores), _DRAWS)
+    result = quality(scores >= threshold, truth, weights)
+    return (
+        f"| {name} | {int(truth.sum())} | {auc(scores, truth):.4f} [{low:.3f}, {high:.3f}]"
+        f" | {average_precision(scores, truth):.3f} | {calibration_error(scores, truth, weights):.3f}"
+        f" | {threshold:.2f} | {result.precision:.3f} | {result.recall:.3f} |"
+    )
 
 
 def _mean_auc(scores: Floats, truth: Flags) -> float:
@@ -94,32 +117,24 @@ def _mean_auc(scores: Floats, truth: Flags) -> float:
     return float(np.mean([area for area in areas if not math.isnan(area)] or [math.nan]))
 
 
-def _verdicts(loaded: LoadedClassifier, data: Path, limit: int) -> list[str]:
+def _verdicts(loaded: LoadedClassifier, sets: Mapping[str, Set]) -> list[str]:
     lines = [
         "| verdict on | texts | accuracy [95 %] | precision | recall | F1 | false positive rate |",
         "|---|---|---|---|---|---|---|",
     ]
-    sources = {"held-out Jigsaw rows": HELD_OUT, "official test rows": OFFICIAL_TEST, "HateCheck": HATECHECK,
-               "HatemojiBuild, validation": EMOJI_VALIDATION,
-               "bias madlibs, rows not trained on": MADLIBS_VALIDATION}  # fmt: skip
-    for name, source in sources.items():
-        rows = read_source(data, source, limit)
-        truth = np.array([row.targets[0] for row in rows]) > 0.5
-        lines += _verdict(name, loaded, [row.text for row in rows], truth)
+    for name, one in sets.items():
+        if one.rows:
+            lines.append(_verdict(name, verdicts(one.scores, dict(loaded.policy.thresholds)), one.toxic))
     return [*lines, ""]
 
 
-def _verdict(name: str, loaded: LoadedClassifier, texts: Sequence[str], truth: Flags) -> list[str]:
-    if not texts:
-        return []
-    answers = verdicts(scored(loaded, texts), dict(loaded.policy.thresholds))
+def _verdict(name: str, answers: Flags, truth: Flags) -> str:
     counts = Confusion.of(answers, truth)
     low, high = interval(lambda some: Confusion.of(answers[some], truth[some]).accuracy, len(truth), _DRAWS)
-    line = (
+    return (
         f"| {name} | {len(truth)} | {counts.accuracy:.3f} [{low:.3f}, {high:.3f}] | {counts.precision:.3f}"
         f" | {counts.recall:.3f} | {counts.f1:.3f} | {counts.false_positive_rate:.3f} |"
     )
-    return [line]
 
 
 def _sentences(loaded: LoadedClassifier) -> list[str]:
@@ -145,24 +160,18 @@ def _kind(name: str, kind: str, checks: Sequence[Check], loaded: LoadedClassifie
     return f"| {name} | {kind} | {len(checks)} | {len(checks) - len(wrong)} | {'; '.join(wrong[:8])} |"
 
 
-def _functionality(loaded: LoadedClassifier, data: Path, limit: int) -> list[str]:
-    rows = read_source(data, HATECHECK, limit)
-    if not rows:
-        return []
-    answers = verdicts(scored(loaded, [row.text for row in rows]), dict(loaded.policy.thresholds))
+def _functionality(loaded: LoadedClassifier, cases: Set) -> list[str]:
+    answers, truth = verdicts(cases.scores, dict(loaded.policy.thresholds)), cases.toxic
     lines = ["| HateCheck's functionality | cases | hateful | accuracy |", "|---|---|---|---|"]
-    for name in sorted({row.part for row in rows}):
-        picked = [at for at, row in enumerate(rows) if row.part == name]
-        truth = [rows[at].targets[0] > 0.5 for at in picked]
-        right = float(np.mean([answers[at] == true for at, true in zip(picked, truth, strict=True)]))
-        lines.append(f"| {name} | {len(picked)} | {sum(truth)} | {right:.2f} |")
+    for name in sorted({row.part for row in cases.rows}):
+        own = np.array([row.part == name for row in cases.rows])
+        right = float((answers[own] == truth[own]).mean())
+        lines.append(f"| {name} | {int(own.sum())} | {int(truth[own].sum())} | {right:.2f} |")
     return [*lines, ""]
 
 
 def _disguises(loaded: LoadedClassifier) -> list[str]:
     """Recall of the harmful, and false alarms on the harmless sentences, under each disguise."""
-    import random
-
     plain = {"obfuscated", "emoji", "long", "caps"}
     checks = [
         check
