@@ -92,7 +92,9 @@ class Rows:
 def train(network: Network, broad: Rows, focus: Rows, options: Options, checkpoint: Path) -> None:
     """Train in place: on ``broad``, then on ``focus``, under one schedule of the learning rate.
 
-    Goes on from ``checkpoint`` where there is one, and writes it as it goes.
+    The weights are the mean of those after each part (Wortsman et al. 2022, arXiv:2109.01903): the focus rows alone
+    make the network forget some of what it learnt from the broad ones. Goes on from ``checkpoint`` where there is one,
+    and writes it as it goes.
     """
     tensors = network.tensors()
     optimiser = _optimiser(network, options)
@@ -108,9 +110,22 @@ def train(network: Network, broad: Rows, focus: Rows, options: Options, checkpoi
         for group in optimiser.param_groups:
             group["lr"] = group["peak"] * _share(step, total, options.warm_up)
         progress.add(_step(network, rows, indexes, optimiser, options))
+        if step == first:
+            _save(_after_broad(checkpoint), tensors, optimiser, step, options)
         if step % options.checkpoint_steps == 0 or step == total:
             progress.show(step)
             _save(checkpoint, tensors, optimiser, step, options)
+    _average(tensors, load_file(_after_broad(checkpoint)))
+
+
+def _after_broad(checkpoint: Path) -> Path:
+    return checkpoint.with_name(f"{checkpoint.stem}-broad{checkpoint.suffix}")
+
+
+def _average(tensors: dict[str, Tensor], others: dict[str, Tensor]) -> None:
+    with torch.no_grad():
+        for name, tensor in tensors.items():
+            tensor.lerp_(others[f"weight/{name}"], 0.5)
 
 
 def _optimiser(network: Network, options: Options) -> torch.optim.Optimizer:
