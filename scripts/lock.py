@@ -59,6 +59,7 @@ LOCK_FILES = (
         "dev",
         "what tests and lint need besides",
         (
+            "feedmill-toxic[plots]",
             "feedmill[tracing]",
             "hypothesis",
             "import-linter",

@@ -1,4 +1,4 @@
-"""The model card, written with the figures of the run that made the weights."""
+"""The model card, written with the figures of the run that measured the weights."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from feedmill.models.head import HeadConfig
 TEMPLATE = Path(__file__).resolve().parent / "model_card.md"
 
 
-def write_card(path: Path, config: HeadConfig, texts: int, figures: Sequence[str]) -> None:
+def write_card(path: Path, config: HeadConfig, figures: Sequence[str]) -> None:
     """Fill the template's fields and write it to ``path``."""
     card = TEMPLATE.read_text(encoding="utf-8")
     fields = {
         "encoder": f"{config.encoder} at revision {config.encoder_revision}",
         "max_tokens": str(config.max_tokens),
-        "texts": f"{texts:,}",
+        "thresholds": ", ".join(f"{label} {limit:.2f}" for label, limit in config.thresholds.items()),
         "figures": "\n".join(figures),
     }
     for name, value in fields.items():

@@ -24,11 +24,12 @@ CLEAN: Targets = (0.0,) * len(LABELS)
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A text and what is known about it. ``weight`` is its share in the loss."""
+    """A text and what is known about it. ``weight`` is its share in the loss, ``part`` its slice in reports."""
 
     text: str
     targets: Targets
     weight: float = 1.0
+    part: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +41,10 @@ class Source:
     targets: Callable[[Row], Targets | None]
     """None leaves the row out."""
     limit: int = 0
-    clean_limit: int = 0
-    """The same for rows without any label, which most data sets have more of than a small head can learn from."""
-    weight: float = 1.0
+    skip: int = 0
+    """Rows of the same order to leave out: those that another source trains on."""
+    part: str = ""
+    """The column to slice reports by."""
 
 
 def known(**labels: float) -> Targets:
@@ -59,9 +61,10 @@ def _is_toxic(row: Row) -> Targets:
     return known(toxic=1.0) if float(row["toxic"]) >= 0.5 else CLEAN
 
 
-def _tweet_class(row: Row) -> Targets:
-    """Davidson's classes: 0 hate speech, 1 offensive language, 2 neither."""
-    return CLEAN if row["class"] == "2" else known(toxic=1.0)
+def _tweet_class(wanted: str) -> Callable[[Row], Targets | None]:
+    """One of Davidson's classes: 0 hate speech, 1 offensive language, 2 neither."""
+    targets = {"0": known(toxic=1.0, identity_hate=1.0), "1": known(toxic=1.0), "2": CLEAN}[wanted]
+    return lambda row: targets if row["class"] == wanted else None
 
 
 def _emoji_hate(row: Row) -> Targets:
@@ -72,7 +75,7 @@ def _emoji_hate(row: Row) -> Targets:
 
 def _only_clean(row: Row) -> Targets | None:
     """The few toxic rows of this set were judged with their context, which the text alone does not show."""
-    return CLEAN if float(row["label"]) < 0.5 else None
+    return CLEAN if float(row["label"]) < 0.5 and row.get("part", "") != "test" else None
 
 
 def _tweet(row: Row) -> str:
@@ -89,21 +92,30 @@ def _text(row: Row) -> str:
     return row["text"]
 
 
+_MADLIBS = 2500
+
 TRAINING = (
-    Source("jigsaw_train_6label", _comment, six, clean_limit=9000),
-    Source("jigsaw_train_extra_nontoxic", _text, _is_toxic, limit=2000),
-    # Four fifths of it are offensive, most of them slang: a sample, so that they do not outweigh the rest.
-    Source("davidson_tweets", _tweet, _tweet_class, limit=7000),
+    Source("jigsaw_train_6label", _comment, six),
+    Source("jigsaw_train_extra_nontoxic", _text, _is_toxic),
+    Source("davidson_tweets", _tweet, _tweet_class("0")),
+    # Most of its offensive tweets are slang among friends: a sample, so that they do not outweigh the rest.
+    Source("davidson_tweets", _tweet, _tweet_class("1"), limit=2000),
+    Source("davidson_tweets", _tweet, _tweet_class("2"), limit=2500),
     Source("hatemojibuild_train", _text, _emoji_hate),
-    Source("bias_madlibs_8k", _text, _is_toxic, limit=4000, weight=0.5),
-    Source("wiki_context_toxicity", _text, _only_clean, limit=1500),
+    Source("bias_madlibs_8k", _text, _is_toxic, limit=_MADLIBS),
+    Source("wiki_context_toxicity", _text, _only_clean, limit=3000),
 )
 
 HELD_OUT = Source("jigsaw_heldout_6label", _comment, six)
 OFFICIAL_TEST = Source("jigsaw_official_test_6label_subset", _comment, six)
 HATECHECK = Source(
-    "hatecheck_cases", lambda row: row["test_case"], lambda row: known(toxic=row["label_gold"] == "hateful")
+    "hatecheck_cases",
+    lambda row: row["test_case"],
+    lambda row: known(toxic=row["label_gold"] == "hateful"),
+    part="functionality",
 )
+EMOJI_VALIDATION = Source("hatemojibuild_validation", _text, lambda row: known(toxic=float(row["label_gold"])))
+MADLIBS_VALIDATION = Source("bias_madlibs_8k", _text, _is_toxic, skip=_MADLIBS)
 
 
 def read_source(folder: Path, source: Source, limit: int = 0, seed: int = 7) -> list[Example]:
@@ -116,14 +128,13 @@ def read_source(folder: Path, source: Source, limit: int = 0, seed: int = 7) -> 
     rows = list(_read(path)) if path else []
     random.Random(seed).shuffle(rows)
     examples: list[Example] = []
-    clean = 0
     for row in rows:
         targets, text = source.targets(row), source.text(row).strip()
-        clean += targets == CLEAN
-        if targets is None or not text or (targets == CLEAN and source.clean_limit and clean > source.clean_limit):
+        if targets is None or not text:
             continue
-        examples.append(Example(text, targets, source.weight))
-    return examples[: min(filter(None, (source.limit, limit)), default=len(examples))]
+        examples.append(Example(text, targets, part=row[source.part] if source.part else ""))
+    count = min(filter(None, (source.limit, limit)), default=len(examples))
+    return examples[source.skip : source.skip + count]
 
 
 def read_sentences(path: Path, weight: float = 1.0) -> list[Example]:
@@ -135,6 +146,28 @@ def read_sentences(path: Path, weight: float = 1.0) -> list[Example]:
             raise ValueError(f"{path}: unknown labels {sorted(unknown)} for {row['text']!r}; expected some of {LABELS}")
         examples.append(Example(row["text"], tuple(float(label in names) for label in LABELS), weight))
     return examples
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """A sentence to measure on, whether it is toxic, and its kind."""
+
+    text: str
+    toxic: bool
+    kind: str
+
+
+def read_checks(path: Path) -> list[Check]:
+    """Sentences to measure on: a CSV of ``text`` and ``kind`` (``harmful.csv``: all toxic; ``harmless.csv``: none), or
+    of ``text`` and ``labels`` or ``toxic``, which then tell."""
+    return [
+        Check(
+            row["text"],
+            bool(row["labels"]) if "labels" in row else row.get("toxic", "01"[path.stem == "harmful"]) == "1",
+            row.get("kind", path.stem),
+        )
+        for row in _read(path)
+    ]
 
 
 def texts(examples: Iterable[Example]) -> list[str]:

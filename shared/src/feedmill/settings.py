@@ -164,7 +164,15 @@ class ModelSettings(Group):
     model_cache: str = Field("", description="where hf:// models are kept; empty: huggingface_hub's own place")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="cpu, cuda, or auto: CUDA where torch sees it")
     threads: int = Field(0, ge=0, le=256, description="torch's intra-op threads; 0: one for each usable core")
-    max_tokens: int = Field(256, ge=8, le=8192, description="longer texts are cut (encode) or cut and marked (toxic)")
+    max_tokens: int = Field(
+        256, ge=8, le=8192, description="longer texts are cut (encode) or judged in windows (toxic)"
+    )
+    max_windows: int = Field(
+        32,
+        ge=1,
+        le=1024,
+        description="toxic: windows of max_tokens in which a long text is judged; the rest is cut, marked",
+    )
     max_text_chars: int = Field(100_000, ge=1, description="a longer text is a dead letter")
     toxic_labels: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="label names that mean toxic; empty: known names, else every label but a clean one"
@@ -174,12 +182,22 @@ class ModelSettings(Group):
     label_thresholds: Annotated[dict[str, float], NoDecode] = Field(
         default_factory=dict, description='per label, as JSON: {"threat": 0.3}'
     )
+    languages: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="toxic: ISO 639-1 codes that the model can judge, en,vi; empty: what the model says, else any"
+    )
     text_prefix: str | None = Field(None, description="put before each text; unset: what the model is known to need")
 
-    @field_validator("toxic_labels", "clean_labels", mode="before")
+    @field_validator("toxic_labels", "clean_labels", "languages", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("languages")
+    @classmethod
+    def _codes(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if any(len(code) != 2 or not code.isascii() or not code.isalpha() or not code.islower() for code in value):
+            raise ValueError("expected ISO 639-1 codes, separated by commas, such as en,vi")
+        return value
 
     @field_validator("label_thresholds", mode="before")
     @classmethod

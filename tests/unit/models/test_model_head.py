@@ -1,7 +1,8 @@
-"""Heads on an encoder: loading, what is refused, and that the committed one judges plain sentences."""
+"""Heads on an encoder: loading, merging the adapter, what is refused, and what the committed model judges."""
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 from pathlib import Path
@@ -15,10 +16,14 @@ from tiny_models import model_settings
 
 from feedmill.errors import ModelError, Reject
 from feedmill.models.classifier import LoadedClassifier, load_classifier
-from feedmill.models.resolve import content_revision
+from feedmill.models.resolve import content_revision, resolve
+from feedmill.models.uri import parse
+
+SENTENCES = Path(__file__).resolve().parents[3] / "models" / "toxic" / "sentences"
 
 LABELS = ["toxic", "threat"]
 FEATURES = 16
+ADAPTED = "encoder.layer.1.attention.self.query"
 
 
 @pytest.fixture
@@ -31,13 +36,19 @@ def folder(encoder_folder: Path, tmp_path: Path) -> Path:
         "encoder_revision": content_revision(encoder),
         "pooling": ["mean"],
         "max_tokens": 12,
+        "adapter_scale": 2.0,
         "labels": LABELS,
         "thresholds": {"threat": 0.2},
     }
     (tmp_path / "head").mkdir()
     (tmp_path / "head" / "config.json").write_text(json.dumps(config))
     generator = torch.Generator().manual_seed(1)
-    shapes = {"hidden.weight": (5, FEATURES), "hidden.bias": (5,), "output.weight": (2, 5), "output.bias": (2,)}
+    shapes = {
+        "output.weight": (2, FEATURES),
+        "output.bias": (2,),
+        f"adapter.{ADAPTED}.a": (3, FEATURES),
+        f"adapter.{ADAPTED}.b": (FEATURES, 3),
+    }
     tensors = {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
     save_file(tensors, tmp_path / "head" / "head.safetensors")
     return tmp_path / "head"
@@ -58,20 +69,55 @@ def test_scores_are_the_layers_applied_by_hand(folder: Path) -> None:
     tokens = loaded.classifier.tokenize(["hello", "you are a stupid person"])
     features = loaded.classifier._encoder.encode(tokens)  # type: ignore[attr-defined]
     layers = {name: tensor.numpy() for name, tensor in load_file(folder / "head.safetensors").items()}
-    hidden = np.maximum(features @ layers["hidden.weight"].T + layers["hidden.bias"], 0)
-    expected = 1 / (1 + np.exp(-(hidden @ layers["output.weight"].T + layers["output.bias"])))
+    expected = 1 / (1 + np.exp(-(features @ layers["output.weight"].T + layers["output.bias"])))
     for answer, row in zip(loaded.classifier.classify(tokens), expected, strict=True):
         assert answer == pytest.approx(dict(zip(LABELS, row.tolist(), strict=True)), abs=1e-5)
 
 
-def test_policy_and_limits_come_from_the_head(folder: Path) -> None:
+def test_the_adapter_is_merged_into_the_layer_that_it_names(folder: Path, encoder_folder: Path) -> None:
+    merged = dict(load(folder).classifier._encoder._network.named_parameters())  # type: ignore[attr-defined]
+    before = load_file(encoder_folder / "model.safetensors")
+    tensors = load_file(folder / "head.safetensors")
+    change = 2.0 * tensors[f"adapter.{ADAPTED}.b"] @ tensors[f"adapter.{ADAPTED}.a"]
+    assert torch.allclose(merged[f"{ADAPTED}.weight"], before[f"{ADAPTED}.weight"] + change, atol=1e-6)
+    unchanged = "encoder.layer.0.attention.self.query.weight"
+    assert torch.equal(merged[unchanged], before[unchanged])
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "told"),
+    [
+        ("adapter.encoder.layer.9.attention.self.query.a", (3, FEATURES), "no such layer"),
+        ("adapter.encoder.layer.0.attention.self.query.a", (3, FEATURES), "expected both"),
+        (f"adapter.{ADAPTED}.a", (3, FEATURES + 1), r"expected \[rank, 16\]"),
+        (f"adapter.{ADAPTED}.b", (FEATURES, 4), r"expected \[rank, 16\]"),
+    ],
+)
+def test_adapters_that_do_not_fit(folder: Path, name: str, shape: tuple[int, int], told: str) -> None:
+    tensors = load_file(folder / "head.safetensors")
+    save_file(tensors | {name: torch.ones(shape)}, folder / "head.safetensors")
+    with pytest.raises(ModelError, match=told):
+        load(folder)
+
+
+def test_policy_languages_and_limits_come_from_the_head(folder: Path) -> None:
+    change(folder, languages=["en"])
     loaded = load(folder)
     assert loaded.policy.kind == "multi"
     assert loaded.policy.thresholds == {"threat": 0.2}
-    (tokens,) = loaded.classifier.tokenize(["nice " * 30])
+    assert loaded.languages == {"en"}
+    assert load(folder, languages=("en", "vi")).languages == {"en", "vi"}
+    (tokens,) = load(folder, max_windows=1).classifier.tokenize(["nice " * 30])
     assert (tokens.cost, tokens.truncated) == (12, True)
-    assert load(folder, max_tokens=8).classifier.tokenize(["nice " * 30])[0].cost == 8
+    assert load(folder, max_tokens=8, max_windows=1).classifier.tokenize(["nice " * 30])[0].cost == 8
     assert loaded.classifier.classify([]) == []
+
+
+def test_texts_are_normalised_where_the_head_was_trained_so(folder: Path) -> None:
+    plain, changed = (load(folder).classifier.tokenize([text])[0].ids for text in ("stupid", "stu\u200bpid"))
+    assert plain != changed
+    change(folder, normalise=True)
+    assert load(folder).classifier.tokenize(["stu\u200bpid"])[0].ids == plain
 
 
 def test_another_encoder_is_refused(folder: Path) -> None:
@@ -88,6 +134,7 @@ def test_another_encoder_is_refused(folder: Path) -> None:
         ({"thresholds": {"rude": 0.5}}, "thresholds: unknown"),
         ({"max_tokens": "many"}, "max_tokens"),
         ({"layers": 3}, "layers"),
+        ({"adapter_scale": 0}, "adapter_scale"),
     ],
 )
 def test_configs_that_do_not_fit(folder: Path, values: dict[str, Any], told: str) -> None:
@@ -98,15 +145,15 @@ def test_configs_that_do_not_fit(folder: Path, values: dict[str, Any], told: str
 
 def test_weights_of_another_shape(folder: Path) -> None:
     change(folder, labels=[*LABELS, "insult"])
-    with pytest.raises(ModelError, match=r"output\.weight is \(2, 5\); expected shape \(3, 5\)"):
+    with pytest.raises(ModelError, match=r"output\.weight is \(2, 16\); expected shape \(3, 16\)"):
         load(folder)
 
 
 def test_missing_weights(folder: Path) -> None:
     tensors = load_file(folder / "head.safetensors")
-    del tensors["hidden.weight"]
+    del tensors["output.bias"]
     save_file(tensors, folder / "head.safetensors")
-    with pytest.raises(ModelError, match=r"hidden\.weight is missing"):
+    with pytest.raises(ModelError, match=r"output\.bias is missing"):
         load(folder)
 
 
@@ -149,7 +196,7 @@ def default() -> LoadedClassifier:
 
 @pytest.mark.parametrize(("text", "toxic"), [*((text, True) for text in TOXIC), *((text, False) for text in CLEAN)])
 def test_the_default_model_judges_plain_sentences(default: LoadedClassifier, text: str, toxic: bool) -> None:
-    (scores,) = default.classifier.classify(default.classifier.tokenize([text]))
+    (scores,) = default.judge(default.classifier.tokenize([text]))
     assert not isinstance(scores, Reject)
     assert default.policy.is_toxic(scores) is toxic, default.policy.rounded(scores)
 
@@ -158,3 +205,22 @@ def test_the_default_model(default: LoadedClassifier) -> None:
     default.classifier.warm_up()
     assert default.classifier.labels == ("toxic", "severe_toxic", "obscene", "threat", "insult", "identity_hate")
     assert default.model.startswith("feedmill_toxic@")
+    assert default.languages == {"en"}
+
+
+def test_the_default_model_is_small() -> None:
+    path = resolve(parse("pkg://feedmill_toxic")).path
+    assert (path / "head.safetensors").stat().st_size < 1_000_000
+
+
+def shares(model: LoadedClassifier, name: str) -> float:
+    """The share of sentences in ``models/toxic/sentences`` that are judged toxic."""
+    with (SENTENCES / f"{name}.csv").open(encoding="utf-8", newline="") as stream:
+        texts = [row["text"] for row in csv.DictReader(stream)]
+    answers = model.judge(model.classifier.tokenize(texts))
+    return sum(not isinstance(scores, Reject) and model.policy.is_toxic(scores) for scores in answers) / len(texts)
+
+
+def test_the_default_model_on_sentences_that_it_was_not_trained_on(default: LoadedClassifier) -> None:
+    assert shares(default, "harmless") < 0.1
+    assert shares(default, "harmful") > 0.8

@@ -80,8 +80,9 @@ def test_generic_labels_need_a_setting(make_classifier: MakeClassifier) -> None:
 def test_positions_limit_the_length(make_classifier: MakeClassifier) -> None:
     loaded = load(make_classifier(JIGSAW), max_tokens=4096)
     (tokens,) = loaded.classifier.tokenize(["nice " * 100])
-    assert (tokens.cost, tokens.truncated) == (40, True)
-    assert loaded.classifier.classify([tokens])
+    assert (len(tokens.ids), tokens.truncated) == (40, False)
+    assert tokens.further
+    assert loaded.judge([tokens])
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

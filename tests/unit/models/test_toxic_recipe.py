@@ -44,33 +44,34 @@ def data(tmp_path: Path) -> Path:
     tweets = [["RT @someone: http://t.co/x you &amp; your stupid face", "1"], ["see @you at nine", "2"]]
     write(folder / "davidson_tweets.csv", ["tweet", "class"], tweets)
     write(folder / "hatemojibuild_train.csv", ["text", "label_gold"], [["go away 🐀", "1"], ["hello 🙂", "0"]])
-    write(
-        folder / "hatecheck_cases.csv", ["test_case", "label_gold"], [["I hate you", "hateful"], ["Hi", "non-hateful"]]
-    )
+    cases = [["I hate you", "hateful", "derog"], ["Hi", "non-hateful", "ident"]]
+    write(folder / "hatecheck_cases.csv", ["test_case", "label_gold", "functionality"], cases)
     return folder
 
 
-def test_the_recipe_makes_a_model_that_loads(data: Path, tmp_path: Path) -> None:
-    out = tmp_path / "head"
-    options = ["--data", data, "--out", out, "--cache", tmp_path / "cache", "--limit", "8", "--epochs", "3"]
-    done = run(*options, "--threads", "1")
+def test_the_recipe_makes_a_model_that_loads_and_goes_on_after_a_stop(data: Path, tmp_path: Path) -> None:
+    out, checkpoint = tmp_path / "head", tmp_path / "checkpoint.safetensors"
+    options = ["--data", data, "--out", out, "--checkpoint", checkpoint, "--limit", "8", "--threads", "1"]
+    done = run(*options, "--epochs", "1")
     assert done.returncode == 0, done.stderr
     assert "s left" in done.stderr
     assert "| toxic | 4 |" in done.stdout
     card = (out / "README.md").read_text(encoding="utf-8")
     assert done.stdout.strip() in card
-    assert "<" not in card.replace("<commit>", "")
+    assert "<" not in card.replace("<commit>", "").replace("&lt;", "")
+    again = run(*options, "--epochs", "2")
+    assert "going on after step" in again.stderr
     loaded = load_classifier(model_settings(out), "")
     loaded.classifier.warm_up()
     assert loaded.classifier.labels == tuple(SIX)
-    rude, kind = loaded.classifier.classify(loaded.classifier.tokenize(["You are an idiot", "Thank you, great work"]))
+    rude, kind = loaded.judge(loaded.classifier.tokenize(["You are an idiot", "Thank you, great work"]))
     assert isinstance(rude, dict)
     assert isinstance(kind, dict)
     assert rude["toxic"] > kind["toxic"]
 
 
 def test_without_data_it_says_what_it_needs(tmp_path: Path) -> None:
-    done = run("--data", tmp_path / "absent", "--out", tmp_path / "head", "--cache", tmp_path / "cache")
+    done = run("--data", tmp_path / "absent", "--out", tmp_path / "head", "--checkpoint", tmp_path / "checkpoint")
     assert done.returncode == 2
     assert "no data sets; expected some of jigsaw_train_6label.csv.gz" in done.stderr
     assert not (tmp_path / "head").exists()

@@ -12,6 +12,7 @@ from feedmill.models.labels import LabelPolicy, Scores
 from feedmill.models.resolve import ModelFiles, resolve
 from feedmill.models.tokens import Tokens
 from feedmill.models.uri import parse
+from feedmill.models.windows import classify_windows
 from feedmill.settings import ModelSettings
 
 logger = logging.getLogger(__name__)
@@ -24,11 +25,14 @@ class Classifier(Protocol):
     def labels(self) -> tuple[str, ...]: ...
 
     def tokenize(self, texts: Sequence[str]) -> list[Tokens]:
-        """Token ids, cut to the model's limit; one entry per text, in order."""
+        """Token ids, in windows of the model's limit; one entry per text, in order."""
         ...
 
     def classify(self, batch: Sequence[Tokens]) -> list[Scores | Reject]:
-        """A score for each label, one entry per text, in order; a Reject where the model has no usable answer."""
+        """Of the first windows alone: a score for each label, one entry per text, in order.
+
+        A Reject where the model has no usable answer.
+        """
         ...
 
     def warm_up(self) -> None:
@@ -43,6 +47,12 @@ class LoadedClassifier:
     classifier: Classifier
     policy: LabelPolicy
     model: str
+    languages: frozenset[str] = frozenset()
+    """ISO 639-1 codes of the languages that it can judge; empty: nobody has said."""
+
+    def judge(self, batch: Sequence[Tokens]) -> list[Scores | Reject]:
+        """Scores over all windows of each text, one entry per text, in order. Blocking."""
+        return classify_windows(self.classifier, self.policy, batch)
 
 
 def load_classifier(settings: ModelSettings, default_uri: str) -> LoadedClassifier:
@@ -58,7 +68,8 @@ def load_classifier(settings: ModelSettings, default_uri: str) -> LoadedClassifi
         "classifier %s: %s-label, toxic are %s, threshold %g, thresholds of their own %s",
         files.label, policy.kind, sorted(policy.toxic), policy.threshold, dict(policy.thresholds),
     )  # fmt: skip
-    return LoadedClassifier(classifier, policy, files.label)
+    languages = frozenset(settings.languages or files.config.get("languages") or ())
+    return LoadedClassifier(classifier, policy, files.label, languages)
 
 
 def _open(files: ModelFiles, settings: ModelSettings) -> tuple[Classifier, LabelPolicy]:

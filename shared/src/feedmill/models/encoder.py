@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from feedmill.errors import ModelError
+from feedmill.models.adapter import merge_adapter
 from feedmill.models.pooling import Pooling, read_pooling
 from feedmill.models.resolve import ModelFiles, read_json, resolve, space_name
 from feedmill.models.runtime import Inputs, Runtime, load_pretrained, make_runtime, max_positions, pad_token_id, run
@@ -68,6 +69,10 @@ class SentenceEncoder:
             raise ModelError(f"{self.model}: gave a vector with values that are not finite")
         return vectors
 
+    def adapt(self, tensors: Mapping[str, Tensor], scale: float, source: str) -> None:
+        """Merge an adapter into the weights; see :func:`~feedmill.models.adapter.merge_adapter`."""
+        merge_adapter(self._network, tensors, scale, source)
+
     def warm_up(self) -> None:
         """One small forward pass: the first one is slow, and fails here rather than on a message."""
         self.encode(self.tokenize(["warm up"]))
@@ -88,8 +93,13 @@ def load_encoder(settings: ModelSettings, default_uri: str) -> SentenceEncoder:
     return open_encoder(files, settings)
 
 
-def open_encoder(files: ModelFiles, settings: ModelSettings, pooling: Pooling | None = None) -> SentenceEncoder:
-    """Load an encoder from its files; ``pooling`` in place of the model's own is for heads trained with another."""
+def open_encoder(
+    files: ModelFiles, settings: ModelSettings, pooling: Pooling | None = None, max_windows: int = 1
+) -> SentenceEncoder:
+    """Load an encoder from its files.
+
+    ``pooling`` in place of the model's own, and windows, are for the classifiers that are built on an encoder.
+    """
     from transformers import AutoModel
 
     runtime = make_runtime(settings)
@@ -106,7 +116,7 @@ def open_encoder(files: ModelFiles, settings: ModelSettings, pooling: Pooling | 
     # A prefix of the user's own moves every vector, so it makes a space of its own.
     space = space_name(files, dimensions, "" if prefix == default_prefix else prefix)
     logger.info("encoder %s: %d dimensions, at most %d tokens, space %s", files.label, dimensions, limit, space)
-    tokenize = load_tokenizer(files.path, limit, prefix)
+    tokenize = load_tokenizer(files.path, limit, prefix, max_windows)
     if own_config.get("do_lower_case"):
         tokenize = lower_cased(tokenize)
     return SentenceEncoder(dimensions, space, files, tokenize, network, own_pooling, runtime)

@@ -1,8 +1,9 @@
-"""Feedmill's own classifiers: a small head on a sentence encoder that is not changed.
+"""Feedmill's own classifiers: a linear head on a sentence encoder, which an adapter may change.
 
-A head is a folder with ``config.json`` (``HeadConfig``) and ``head.safetensors``: ``hidden.weight [h, d]``,
-``hidden.bias [h]``, ``output.weight [labels, h]``, ``output.bias [labels]``, float32, with a ReLU between. Its scores
-are independent of each other (multi-label).
+A head is a folder with ``config.json`` (``HeadConfig``) and ``head.safetensors``: ``output.weight [labels, d]``,
+``output.bias [labels]``, and the adapter's pairs (feedmill.models.adapter), in half or single precision. The adapter is
+merged into the encoder's weights, so that the whole costs what the encoder costs. Scores are independent of each other
+(multi-label).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from torch import Tensor
 from feedmill.errors import ModelError, Reject
 from feedmill.models.encoder import SentenceEncoder, open_encoder
 from feedmill.models.labels import LabelPolicy, Scores, label_policy
+from feedmill.models.normalise import normalise
 from feedmill.models.pooling import MODES, Pooling
 from feedmill.models.resolve import ModelFiles, read_json, resolve
 from feedmill.models.scores import expect_scores, to_scores
@@ -38,6 +40,9 @@ class HeadConfig(BaseModel):
     encoder_revision: str = Field(description="revision of the encoder that the head was trained on")
     pooling: tuple[str, ...] = Field(min_length=1, description="poolings of the encoder's states, concatenated")
     max_tokens: int = Field(ge=8, description="the texts' length in training")
+    adapter_scale: float = Field(1.0, gt=0, description="factor of the adapter's products: alpha / rank")
+    normalise: bool = Field(False, description="whether texts were normalised in training (feedmill.models.normalise)")
+    languages: tuple[str, ...] = Field((), description="ISO 639-1 codes of the languages that it was trained for")
     labels: tuple[str, ...] = Field(min_length=1)
     thresholds: dict[str, float] = Field(default_factory=dict)
 
@@ -46,15 +51,12 @@ class HeadConfig(BaseModel):
 class HeadWeights:
     """The head's parameters; see the module's docstring for shapes."""
 
-    hidden_weight: Tensor
-    hidden_bias: Tensor
     output_weight: Tensor
     output_bias: Tensor
 
     def __call__(self, features: Tensor) -> Tensor:
         """Probabilities ``[texts, labels]`` from features ``[texts, d]``."""
-        hidden = torch.nn.functional.linear(features, self.hidden_weight, self.hidden_bias).relu()
-        return torch.nn.functional.linear(hidden, self.output_weight, self.output_bias).sigmoid()
+        return torch.nn.functional.linear(features, self.output_weight, self.output_bias).sigmoid()
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +67,10 @@ class HeadClassifier:
     model: str
     _encoder: SentenceEncoder
     _weights: HeadWeights
+    _normalise: bool
 
     def tokenize(self, texts: Sequence[str]) -> list[Tokens]:
-        return self._encoder.tokenize(texts)
+        return self._encoder.tokenize([normalise(text) for text in texts] if self._normalise else texts)
 
     def classify(self, batch: Sequence[Tokens]) -> list[Scores | Reject]:
         if not batch:
@@ -91,9 +94,12 @@ def open_head(files: ModelFiles, settings: ModelSettings) -> tuple[HeadClassifie
             f" revision {encoder_files.revision} is here; on other weights its scores mean nothing"
         )
     limited = settings.model_copy(update={"max_tokens": min(settings.max_tokens, config.max_tokens)})
-    encoder = open_encoder(encoder_files, limited, Pooling(config.pooling, normalise=False))
-    weights = _read_weights(files.path / "head.safetensors", encoder.dimensions, len(config.labels))
-    return HeadClassifier(config.labels, files.label, encoder, weights), policy
+    encoder = open_encoder(encoder_files, limited, Pooling(config.pooling, normalise=False), settings.max_windows)
+    path = files.path / "head.safetensors"
+    tensors = _read_tensors(path)
+    encoder.adapt(tensors, config.adapter_scale, str(path))
+    weights = _head_weights(tensors, path, encoder.dimensions, len(config.labels))
+    return HeadClassifier(config.labels, files.label, encoder, weights, config.normalise), policy
 
 
 def _read_config(path: Path) -> HeadConfig:
@@ -109,24 +115,17 @@ def _read_config(path: Path) -> HeadConfig:
     return config
 
 
-def _read_weights(path: Path, features: int, labels: int) -> HeadWeights:
+def _read_tensors(path: Path) -> dict[str, Tensor]:
     try:
-        tensors = load_file(path)
+        return load_file(path)
     except (OSError, SafetensorError) as error:
         raise ModelError(f"{path}: no readable safetensors: {error}") from error
-    hidden = _rows(tensors, "hidden.weight")
-    expected = {
-        "hidden.weight": (hidden, features),
-        "hidden.bias": (hidden,),
-        "output.weight": (labels, hidden),
-        "output.bias": (labels,),
-    }
+
+
+def _head_weights(tensors: Mapping[str, Tensor], path: Path, features: int, labels: int) -> HeadWeights:
+    expected = {"output.weight": (labels, features), "output.bias": (labels,)}
     for name, shape in expected.items():
         found = tuple(tensors[name].shape) if name in tensors else None
         if found != shape:
             raise ModelError(f"{path}: {name} is {found or 'missing'}; expected shape {shape}")
     return HeadWeights(*(tensors[name].float() for name in expected))
-
-
-def _rows(tensors: Mapping[str, Tensor], name: str) -> int:
-    return len(tensors[name]) if name in tensors and tensors[name].dim() else 0

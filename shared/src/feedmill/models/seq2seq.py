@@ -104,7 +104,7 @@ def open_seq2seq(files: ModelFiles, settings: ModelSettings) -> tuple[LabelWrite
     network = load_pretrained(AutoModelForSeq2SeqLM, files.path, runtime)
     limit = min(settings.max_tokens, max_positions(network.config) or settings.max_tokens)
     targets = _label_targets(load_tokenizer(files.path, limit)(labels), network.config.eos_token_id)
-    tokenize = load_tokenizer(files.path, limit, prefix)
+    tokenize = load_tokenizer(files.path, limit, prefix, settings.max_windows)
     return LabelWriter(labels, files.label, targets.to(runtime.device), tokenize, network, runtime), policy
 
 

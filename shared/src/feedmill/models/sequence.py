@@ -58,5 +58,5 @@ def open_sequence(files: ModelFiles, settings: ModelSettings) -> tuple[SequenceC
     kind = choose_kind(config.problem_type, labels)
     policy = label_policy(labels, kind, settings)
     limit = min(settings.max_tokens, max_positions(config) or settings.max_tokens)
-    tokenize = load_tokenizer(files.path, limit, settings.text_prefix or "")
+    tokenize = load_tokenizer(files.path, limit, settings.text_prefix or "", settings.max_windows)
     return SequenceClassifier(labels, kind, files.label, tokenize, network, runtime), policy

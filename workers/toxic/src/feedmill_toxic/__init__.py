@@ -1,1 +1,3 @@
 """Feedmill's toxic worker."""
+
+DEFAULT_MODEL = "pkg://feedmill_toxic"

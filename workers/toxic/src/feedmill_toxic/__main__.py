@@ -1,6 +1,22 @@
-"""``python -m feedmill_toxic``: run the toxic worker until SIGTERM."""
+"""``feedmill-toxic`` (or ``python -m feedmill_toxic``): run the toxic worker until SIGTERM.
+
+``feedmill-toxic evaluate`` measures the configured model on labelled comments instead.
+"""
+
+import sys
 
 from feedmill.worker import run_worker
 from feedmill_toxic.worker import KIND
 
-run_worker(KIND)
+
+def main() -> None:
+    """Run what the command line asks for; never returns."""
+    if sys.argv[1:2] == ["evaluate"]:
+        from feedmill_toxic.evaluation.command import evaluate
+
+        sys.exit(evaluate(sys.argv[2:]))
+    run_worker(KIND)
+
+
+if __name__ == "__main__":
+    main()

@@ -14,6 +14,7 @@ from feedmill.lane import Lane
 from feedmill.pipeline.handler import JsonObject, Message
 from feedmill.store import Store, Write
 from feedmill.wire import text_field
+from feedmill_toxic.language import has_words, identify
 
 if TYPE_CHECKING:  # torch takes seconds to import: not before the probes answer and the settings are checked
     from feedmill.models.classifier import LoadedClassifier
@@ -35,6 +36,8 @@ class TokenizedComment:
 
     comment: Comment
     tokens: Tokens | None
+    unsupported_language: str | None = None
+    """The language, where it is known and the model was not made for it."""
 
     @property
     def cost(self) -> int:
@@ -47,7 +50,7 @@ class ToxicHandler:
     def __init__(
         self, loaded: LoadedClassifier, store: Store, max_text_chars: int, on_missing: Callable[[int], None]
     ) -> None:
-        self._classifier = loaded.classifier
+        self._loaded = loaded
         self._policy = loaded.policy
         self._model = loaded.model
         self._store = store
@@ -70,16 +73,30 @@ class ToxicHandler:
         return Comment(identifier, text_field(body, ("content", "text"), self._max_text_chars))
 
     async def prepare(self, requests: Sequence[Comment]) -> Sequence[TokenizedComment | MessageError]:
-        tokens = await self._tokenizing.run(self._classifier.tokenize, [comment.text for comment in requests])
+        return await self._tokenizing.run(self._tokenize, requests)
+
+    def _tokenize(self, comments: Sequence[Comment]) -> list[TokenizedComment]:
+        """Blocking. A text without words (nothing, or links alone) gets no tokens: it is clean without the model."""
+        worded = [has_words(comment.text) for comment in comments]
+        texts = [comment.text for comment, has in zip(comments, worded, strict=True) if has]
+        tokens = iter(self._loaded.classifier.tokenize(texts) if texts else ())
         return [
-            TokenizedComment(comment, own if comment.text.strip() else None)
-            for comment, own in zip(requests, tokens, strict=True)
+            TokenizedComment(comment, next(tokens), self._unsupported(comment.text))
+            if has
+            else TokenizedComment(comment, None)
+            for comment, has in zip(comments, worded, strict=True)
         ]
 
+    def _unsupported(self, text: str) -> str | None:
+        if not self._loaded.languages:
+            return None
+        language = identify(text)
+        return None if language in self._loaded.languages else language
+
     async def infer(self, batch: Sequence[TokenizedComment]) -> Sequence[Scores | MessageError]:
-        """Scores per label. An empty text is judged without the model: no scores, hence clean."""
+        """Scores per label. A text without words is judged without the model: no scores, hence clean."""
         tokens = [work.tokens for work in batch if work.tokens is not None]
-        judged = iter(await self._inferring.run(self._classifier.classify, tokens) if tokens else ())
+        judged = iter(await self._inferring.run(self._loaded.judge, tokens) if tokens else ())
         return [next(judged) if work.tokens is not None else {} for work in batch]
 
     async def commit(self, batch: Sequence[tuple[TokenizedComment, Scores]]) -> Sequence[JsonObject | MessageError]:
@@ -98,7 +115,9 @@ class ToxicHandler:
         return answers
 
     def _result(self, work: TokenizedComment, scores: Scores) -> JsonObject:
-        is_toxic = self._policy.is_toxic(scores) if scores else False
+        language = work.unsupported_language
+        # Scores on a language that the model never learnt are noise: they are told, and decide nothing.
+        is_toxic = self._policy.is_toxic(scores) if scores and language is None else False
         result: JsonObject = {
             "commentId": None if work.comment.id is None else id_text(work.comment.id),
             "text": work.comment.text,
@@ -107,12 +126,15 @@ class ToxicHandler:
             "labels": self._policy.rounded(scores) if scores else {},
             "model": self._model,
         }
+        if language is not None:
+            result["unsupportedLanguage"] = language
         if work.tokens is not None and work.tokens.truncated:
-            result["truncated"] = True  # only the beginning was judged: never silently
+            result["truncated"] = True  # what is behind the last window was not judged: never silently
         return result
 
     def _write(self, identifier: PostId, result: JsonObject) -> Write:
         toxicity: dict[str, Any] = {"labels": result["labels"], "model": self._model, "checkedAt": datetime.now(UTC)}
+        toxicity |= {name: result[name] for name in ("unsupportedLanguage", "truncated") if name in result}
         return Write(
             identifier,
             {"$set": {"isToxic": result["isToxic"], "toxicity": toxicity}},

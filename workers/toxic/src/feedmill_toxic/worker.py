@@ -11,9 +11,9 @@ from feedmill.lane import run_blocking
 from feedmill.settings import ModelSettings, StoreSettings, read
 from feedmill.store.opening import open_store
 from feedmill.worker import MODEL, WorkerKind
+from feedmill_toxic import DEFAULT_MODEL
 from feedmill_toxic.handler import ToxicHandler
-
-DEFAULT_MODEL = "pkg://feedmill_toxic"
+from feedmill_toxic.language import identify
 
 
 @asynccontextmanager
@@ -27,6 +27,8 @@ async def open_handler(instruments: Instruments) -> AsyncIterator[ToxicHandler]:
     def load() -> LoadedClassifier:
         loaded = load_classifier(model_settings, DEFAULT_MODEL)
         loaded.classifier.warm_up()
+        if loaded.languages:
+            identify("The language identifier is loaded here, not on the first comment.")
         return loaded
 
     instruments.health.set(MODEL, "loading")

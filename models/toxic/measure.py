@@ -1,0 +1,195 @@
+"""The model card's tables, from the evaluation sets."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+
+import augment
+from data import (
+    EMOJI_VALIDATION,
+    HATECHECK,
+    LABELS,
+    MADLIBS_VALIDATION,
+    OFFICIAL_TEST,
+    Check,
+    Example,
+    Source,
+    read_checks,
+    read_source,
+)
+from feedmill.errors import Reject
+from feedmill.models.classifier import LoadedClassifier
+from feedmill_toxic.evaluation.metrics import (
+    Confusion,
+    Flags,
+    Floats,
+    auc,
+    average_precision,
+    calibration_error,
+    interval,
+    quality,
+)
+from prepare import SENTENCES
+from settle import as_array, natural_weights, verdicts
+
+_DRAWS = 300
+_BLOCK = 512
+
+
+def scored(loaded: LoadedClassifier, texts: Sequence[str]) -> Floats:
+    """Scores ``[texts, labels]`` as the worker gives them."""
+    answers: list[dict[str, float]] = []
+    for start in range(0, len(texts), _BLOCK):
+        for answer in loaded.judge(loaded.classifier.tokenize(texts[start : start + _BLOCK])):
+            if isinstance(answer, Reject):
+                raise answer
+            answers.append(answer)
+    return as_array(answers)
+
+
+@dataclass(frozen=True, slots=True)
+class Set:
+    """An evaluation set with its scores ``[rows, labels]``."""
+
+    rows: Sequence[Example]
+    scores: Floats
+
+    @classmethod
+    def of(cls, loaded: LoadedClassifier, data: Path, source: Source, limit: int) -> Set:
+        rows = read_source(data, source, limit)
+        return cls(rows, scored(loaded, [row.text for row in rows]))
+
+    @property
+    def toxic(self) -> Flags:
+        return np.array([row.targets[0] > 0.5 for row in self.rows], dtype=np.bool_)
+
+
+def figures(loaded: LoadedClassifier, data: Path, limit: int = 0) -> list[str]:
+    """All tables as lines of Markdown."""
+    sets = {
+        "official test rows": Set.of(loaded, data, OFFICIAL_TEST, limit),
+        "HateCheck": Set.of(loaded, data, HATECHECK, limit),
+        "HatemojiBuild, validation": Set.of(loaded, data, EMOJI_VALIDATION, limit),
+        "bias madlibs, rows not trained on": Set.of(loaded, data, MADLIBS_VALIDATION, limit),
+    }
+    return [
+        *_labels(loaded, sets["official test rows"]),
+        *_verdicts(loaded, sets),
+        *_sentences(loaded),
+        *_functionality(loaded, sets["HateCheck"]),
+        *_disguises(loaded),
+    ]
+
+
+def _labels(loaded: LoadedClassifier, test: Set) -> list[str]:
+    scores, truth = test.scores, np.array([row.targets for row in test.rows]).reshape(-1, len(LABELS)) > 0.5
+    weights = natural_weights(truth.astype(np.float64))
+    lines = [
+        "| label | rows with it | AUC [95 %] | avg. precision | calibration error | threshold | precision | recall |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for at, label in enumerate(LABELS):
+        lines.append(_label(label, loaded.policy.thresholds[label], scores[:, at], truth[:, at], weights))
+    low, high = interval(lambda some: _mean_auc(scores[some], truth[some]), len(scores), _DRAWS)
+    mean = f"{_mean_auc(scores, truth):.4f} [{low:.3f}, {high:.3f}]"
+    return [*lines, f"| mean | {len(truth)} in all | {mean} | | | | | |", ""]
+
+
+def _label(name: str, threshold: float, scores: Floats, truth: Flags, weights: Floats) -> str:
+    low, high = interval(lambda some: auc(scores[some], truth[some]), len(scores), _DRAWS)
+    result = quality(scores >= threshold, truth, weights)
+    return (
+        f"| {name} | {int(truth.sum())} | {auc(scores, truth):.4f} [{low:.3f}, {high:.3f}]"
+        f" | {average_precision(scores, truth):.3f} | {calibration_error(scores, truth, weights):.3f}"
+        f" | {threshold:.2f} | {result.precision:.3f} | {result.recall:.3f} |"
+    )
+
+
+def _mean_auc(scores: Floats, truth: Flags) -> float:
+    areas = [auc(scores[:, at], truth[:, at]) for at in range(len(LABELS))]
+    return float(np.mean([area for area in areas if not math.isnan(area)] or [math.nan]))
+
+
+def _verdicts(loaded: LoadedClassifier, sets: Mapping[str, Set]) -> list[str]:
+    lines = [
+        "| verdict on | texts | accuracy [95 %] | precision | recall | F1 | false positive rate |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, one in sets.items():
+        if one.rows:
+            lines.append(_verdict(name, verdicts(one.scores, dict(loaded.policy.thresholds)), one.toxic))
+    return [*lines, ""]
+
+
+def _verdict(name: str, answers: Flags, truth: Flags) -> str:
+    counts = Confusion.of(answers, truth)
+    low, high = interval(lambda some: Confusion.of(answers[some], truth[some]).accuracy, len(truth), _DRAWS)
+    return (
+        f"| {name} | {len(truth)} | {counts.accuracy:.3f} [{low:.3f}, {high:.3f}] | {counts.precision:.3f}"
+        f" | {counts.recall:.3f} | {counts.f1:.3f} | {counts.false_positive_rate:.3f} |"
+    )
+
+
+def _sentences(loaded: LoadedClassifier) -> list[str]:
+    lines = [
+        "| sentences of our own, never trained on | kind | sentences | right | wrong, with their toxic score |",
+        "|---|---|---|---|---|",
+    ]
+    for name in ("harmless", "harmful", "reported", "check"):
+        checks = sorted(read_checks(SENTENCES / f"{name}.csv"), key=lambda check: check.kind)
+        for kind, group in groupby(checks, key=lambda check: check.kind):
+            lines.append(_kind(name, kind, list(group), loaded))
+    return [*lines, ""]
+
+
+def _kind(name: str, kind: str, checks: Sequence[Check], loaded: LoadedClassifier) -> str:
+    scores = scored(loaded, [check.text for check in checks])
+    answers = verdicts(scores, dict(loaded.policy.thresholds))
+    wrong = [
+        f"{_cell(check.text)} {score:.2f}"
+        for check, answer, score in zip(checks, answers, scores[:, 0], strict=True)
+        if check.toxic != answer
+    ]
+    return f"| {name} | {kind} | {len(checks)} | {len(checks) - len(wrong)} | {'; '.join(wrong[:8])} |"
+
+
+def _functionality(loaded: LoadedClassifier, cases: Set) -> list[str]:
+    answers, truth = verdicts(cases.scores, dict(loaded.policy.thresholds)), cases.toxic
+    lines = ["| HateCheck's functionality | cases | hateful | accuracy |", "|---|---|---|---|"]
+    for name in sorted({row.part for row in cases.rows}):
+        own = np.array([row.part == name for row in cases.rows])
+        right = float((answers[own] == truth[own]).mean())
+        lines.append(f"| {name} | {int(own.sum())} | {int(truth[own].sum())} | {right:.2f} |")
+    return [*lines, ""]
+
+
+def _disguises(loaded: LoadedClassifier) -> list[str]:
+    """Recall of the harmful, and false alarms on the harmless sentences, under each disguise."""
+    plain = {"obfuscated", "emoji", "long", "caps"}
+    checks = [
+        check
+        for name in ("harmless", "harmful")
+        for check in read_checks(SENTENCES / f"{name}.csv")
+        if check.kind not in plain
+    ]
+    truth = np.array([check.toxic for check in checks])
+    lines = ["| disguise | harmful found | harmless flagged |", "|---|---|---|"]
+    for disguise in (None, *augment.DISGUISES):
+        chance = random.Random(1)
+        texts = [disguise(check.text, chance) if disguise else check.text for check in checks]
+        counts = Confusion.of(verdicts(scored(loaded, texts), dict(loaded.policy.thresholds)), truth)
+        name = disguise.__name__.replace("_", " ") if disguise else "none"
+        lines.append(f"| {name} | {counts.recall:.3f} | {counts.false_positive_rate:.3f} |")
+    return lines
+
+
+def _cell(text: str) -> str:
+    line = " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
+    return f"“{line if len(line) <= 70 else '…' + line[-69:]}”"

@@ -1,0 +1,1 @@
+"""Measuring a toxicity model on labelled comments: ``feedmill-toxic evaluate``."""
