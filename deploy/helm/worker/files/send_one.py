@@ -17,6 +17,7 @@ import aio_pika
 from aio_pika.abc import AbstractIncomingMessage
 from pymongo import MongoClient
 
+from feedmill.broker import topology
 from feedmill.broker.connect import connect
 from feedmill.contract import ROUTES, VECTORS_COLLECTION_PREFIX, Route
 from feedmill.settings import BrokerSettings, StoreSettings, read
@@ -31,8 +32,10 @@ BODIES: dict[str, dict[str, Any]] = {
 
 async def ask(route: Route, body: dict[str, Any], timeout_seconds: float) -> dict[str, Any]:
     """Publish ``body`` and answer with its result. Raises TimeoutError, or DeliveryError where no queue takes it."""
-    connection = await connect(read(BrokerSettings), "helm-test")
+    settings = read(BrokerSettings)
+    connection = await connect(settings, "helm-test")
     async with connection, asyncio.timeout(timeout_seconds):
+        await topology.declare(connection, route, settings)  # a worker scaled to zero may never have been there
         channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
         exchange = await channel.get_exchange(route.exchange)
         results = await channel.declare_queue(exclusive=True, auto_delete=True)
