@@ -90,7 +90,10 @@ UMBRELLA_SETS: dict[str, Object] = {
     **{f"{worker}-alone": {other: {"enabled": other == worker} for other in WORKERS} for worker in WORKERS},
     "demo": {"demo": {"enabled": True}, "dashboard": {"enabled": True}},
     "everything": {worker: for_worker(EVERYTHING, worker) for worker in WORKERS},
-    "autoscaled-demo": {"demo": {"enabled": True}, **{worker: {"autoscaling": {"enabled": True}} for worker in WORKERS}},
+    "autoscaled-demo": {
+        "demo": {"enabled": True},
+        **{worker: {"autoscaling": {"enabled": True}} for worker in WORKERS},
+    },
     "global": {
         "global": {
             "image": {"registry": "registry.example", "tag": "1.2.3"},
