@@ -10,7 +10,7 @@ import yaml
 from cloudcoil.models.keda import v1alpha1 as keda
 from cloudcoil.models.prometheus_operator import v1 as prometheus
 
-from charts.tools import CHARTS, KEDA, MONITORING, Object, helm, objects
+from charts.tools import CHARTS, KEDA, MONITORING, Object, helm, objects, one
 from charts.value_sets import UMBRELLA_SETS, WORKER_SETS
 
 OLDEST, NEWEST = 29, 37
@@ -55,6 +55,15 @@ def test_every_object_is_valid_on_every_supported_kubernetes(minor):
     for values in (UMBRELLA_SETS["everything"], UMBRELLA_SETS["demo"]):
         for item in rendered("feedmill", values, minor):
             validate(item, minor)
+
+
+@pytest.mark.parametrize("kind", ["Deployment", "NetworkPolicy", *MODELS])
+def test_the_validators_notice_a_field_that_does_not_exist(kind):
+    found = one(rendered("worker", WORKER_SETS["everything"], NEWEST), kind)
+    validate(found, NEWEST)
+    found["spec"]["replicaz"] = 1
+    with pytest.raises((AssertionError, kubernetes_validate.ValidationError)):
+        validate(found, NEWEST)
 
 
 def test_the_oldest_kubernetes_is_the_one_that_the_charts_name():
