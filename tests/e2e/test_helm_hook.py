@@ -1,7 +1,8 @@
-"""The script that `helm test` runs, as its pod would: against real workers."""
+"""The scripts that run in pods (the hook of `helm test`, the driver of `make e2e`), as there: against real workers."""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -13,7 +14,9 @@ from pymongo.database import Database
 from feedmill.contract import ROUTES, VECTORS_COLLECTION_PREFIX
 from support.workers import Servers, WorkerProcess
 
-SCRIPT = Path(__file__).resolve().parents[2] / "deploy" / "helm" / "worker" / "files" / "send_one.py"
+REPOSITORY = Path(__file__).resolve().parents[2]
+SCRIPT = REPOSITORY / "deploy" / "helm" / "worker" / "files" / "send_one.py"
+DRIVER = REPOSITORY / "tests" / "cluster" / "driver.py"
 ANSWERS = {"toxic": '"result": "clean"', "encode": '"status": "success"', "hint": '"status": "not_encoded"'}
 
 
@@ -46,3 +49,23 @@ def test_the_hook_fails_where_no_worker_answers(servers: Servers):
     done = run("toxic", servers, 2)
     assert done.returncode == 1
     assert "toxic: no result within 2 s" in done.stderr
+
+
+def test_the_driver_tells_what_is_missing(workers: dict[str, WorkerProcess], shared_servers: Servers):
+    def drive(*arguments: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-", *arguments],
+            env={**os.environ, **shared_servers.environment()},
+            input=DRIVER.read_text(),
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    drive("send", "toxic", "150", "run-1")
+    found = json.loads(drive("collect", "toxic", "150", "run-1", "60"))
+    assert (found["missing"], found["twice"]) == (0, 0)
+    assert json.loads(drive("collect", "toxic", "2", "never-sent", "0.5"))["missing"] == 2
