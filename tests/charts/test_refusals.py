@@ -39,11 +39,20 @@ BAD: list[tuple[Object, str]] = [
 ]
 
 
+def tells(error: HelmError, message: str) -> bool:
+    """Whether helm's text has the message; Helm 3 and 4 word what a schema refuses in their own ways."""
+    text = str(error)
+    if message.startswith("/"):
+        return message.strip("/").replace("/", ".") in text.replace("/", ".")
+    name, _, rest = message.rpartition("' ")
+    return message in text or (rest == "not allowed" and f"property {name.strip(chr(39))} is not allowed" in text)
+
+
 @pytest.mark.parametrize(("values", "message"), BAD, ids=[message for _, message in BAD])
 def test_bad_values_are_refused(values, message):
     with pytest.raises(HelmError) as caught:
         render("worker", values, apis=(KEDA,))
-    assert message in str(caught.value)
+    assert tells(caught.value, message), str(caught.value)
 
 
 def test_without_keda_the_message_tells_the_way_out():
@@ -72,4 +81,4 @@ def test_an_image_volume_is_refused_where_kubernetes_has_none():
 def test_bad_values_of_the_umbrella_are_refused(values, message):
     with pytest.raises(HelmError) as caught:
         render("feedmill", values)
-    assert message in str(caught.value)
+    assert tells(caught.value, message), str(caught.value)
