@@ -4,10 +4,10 @@ PYTHON ?= python3
 # More arguments for pytest, for example: make test-unit ARGS="-k retry -x"
 ARGS ?=
 BIN := .venv/bin
-SUITES := $(wildcard tests/unit tests/integration tests/e2e)
+SUITES := $(wildcard tests/unit tests/integration tests/charts tests/e2e)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev run up down status test test-unit test-integration test-e2e coverage lint format docs lock train-toxic clean
+.PHONY: help setup setup-dev run up down status test test-unit test-integration test-e2e coverage charts charts-docs e2e lint format docs lock train-toxic clean
 
 help: ## Show these lines
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-18s %s\n", $$1, $$2 }' Makefile
@@ -45,6 +45,16 @@ test-e2e: setup-dev ## Run the tests through real worker processes
 coverage: setup-dev ## Run all tests, and write the coverage to coverage.xml too
 	@$(BIN)/pytest $(SUITES) --cov --cov-report=term --cov-report=xml $(ARGS)
 
+charts: setup-dev ## Check the Helm charts: lint, unit tests, every object against its schema
+	@$(BIN)/python scripts/chart_docs.py --check
+	@$(BIN)/pytest tests/charts $(ARGS)
+
+charts-docs: setup-dev ## Write the charts' schemas and tables of values from their values.yaml
+	@$(BIN)/python scripts/chart_docs.py
+
+e2e: setup-dev ## Install, load, scale, upgrade and remove Feedmill on the cluster that KUBECONFIG names (docs/kubernetes.md)
+	@$(BIN)/pytest tests/cluster -p no:randomly -v $(ARGS)
+
 lint: setup-dev ## Check format, style, types and import contracts
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
@@ -52,6 +62,7 @@ lint: setup-dev ## Check format, style, types and import contracts
 	@$(BIN)/mypy scripts
 	@$(BIN)/lint-imports
 	@$(BIN)/python scripts/readme_settings.py --check
+	@$(BIN)/python scripts/chart_docs.py --check
 
 format: setup-dev ## Format the code, and fix what ruff can fix
 	@$(BIN)/ruff format .

