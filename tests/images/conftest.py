@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from conftest import in_ci
+from support.ci import in_ci
 from support.images import ENGINE_SECONDS, image
 from support.workers import Servers
 

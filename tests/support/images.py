@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import time
 import uuid
@@ -86,6 +87,12 @@ class WorkerContainer(Probed):
     def python(self, code: str) -> str:
         """Run Python in the container, as its user and within its limits."""
         return docker("exec", self.container, "python3", "-c", code)
+
+    def takes_sigterm(self) -> bool:
+        """Whether the worker has a handler for SIGTERM."""
+        status = self.python("print(open('/proc/1/status').read())")
+        (caught,) = [line.split()[1] for line in status.splitlines() if line.startswith("SigCgt")]
+        return bool(int(caught, 16) & 1 << signal.SIGTERM - 1)
 
     def peak_mb(self) -> int:
         """The most memory that the worker's process had in use, files that it maps included."""
