@@ -7,8 +7,8 @@ import sys
 
 PROGRAM = """
 import signal
-from feedmill.starting import end_on_sigterm
-end_on_sigterm()
+from feedmill.starting import prepare
+prepare()
 signal.raise_signal(signal.SIGTERM)
 raise AssertionError("still here")
 """

@@ -1,8 +1,8 @@
 """``python -m feedmill_encode``: run the encode worker until SIGTERM."""
 
-from feedmill.starting import end_on_sigterm
+from feedmill.starting import prepare
 
-end_on_sigterm()
+prepare()
 
 from feedmill.worker import run_worker  # noqa: E402 (the imports are what takes long)
 from feedmill_encode.worker import KIND  # noqa: E402

@@ -1,8 +1,8 @@
 """``python -m feedmill_toxic``: run the toxic worker until SIGTERM."""
 
-from feedmill.starting import end_on_sigterm
+from feedmill.starting import prepare
 
-end_on_sigterm()
+prepare()
 
 from feedmill.worker import run_worker  # noqa: E402 (the imports are what takes long)
 from feedmill_toxic.worker import KIND  # noqa: E402
