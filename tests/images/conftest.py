@@ -45,3 +45,10 @@ def _images() -> None:
 def servers(rabbit_url: str, mongo_uri: str, database_name: str) -> Servers:
     """A vhost and a database of this test's own."""
     return Servers(rabbit_url, mongo_uri, database_name)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Sizes, times and peaks, as the tests measured them."""
+    for report in terminalreporter.getreports("passed"):
+        for name, value in report.user_properties if report.when == "call" else ():
+            terminalreporter.write_line(f"{name} {value}  {report.nodeid.partition('::')[2]}")

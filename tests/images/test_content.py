@@ -45,14 +45,15 @@ def test_has_no_build_tools_no_caches_and_its_modules_compiled(worker: str) -> N
             "print(json.dumps({\n"
             " 'tools': [t for t in ('gcc', 'cc', 'make', 'git', 'curl', 'strip') if shutil.which(t)],\n"
             " 'packages': [p.name for p in site.iterdir() if p.name in ('pip', 'hatchling', 'wheel', 'pytest')],\n"
-            " 'caches': [p for p in ('/root/.cache', '/wheels', '/build', '/opt/tools') if pathlib.Path(p).exists()],\n"
+            " 'caches': [p for p in ('/wheels', '/build', '/opt/tools', '/tmp/.cache') if pathlib.Path(p).exists()],\n"
             " 'sources': [str(p) for p in site.rglob('*.py')\n"
             "   if not list((p.parent / '__pycache__').glob(p.stem + '.*.pyc'))],\n"
             " 'torch': (site / 'torch').exists()}))",
         )
     )
-    # Rare families of models are left to be compiled when they are imported.
-    uncompiled = [path for path in found.pop("sources") if "/transformers/models/" not in path]
+    # Rare families of models are left to be compiled when they are imported; one file has the syntax of Python 3.12.
+    left = ("/transformers/models/", "/torch/testing/_internal/py312_")
+    uncompiled = [path for path in found.pop("sources") if not any(part in path for part in left)]
     assert found == {"tools": [], "packages": [], "caches": [], "torch": worker != "hint"}
     assert not uncompiled
 

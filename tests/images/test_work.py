@@ -11,7 +11,7 @@ import pytest
 
 from feedmill.contract import ENCODE, HINT, ROUTES, TOXIC
 from support.amqp import Client, connect, poll
-from support.images import GRACE_SECONDS, WorkerContainer, container
+from support.images import GRACE_SECONDS, WorkerContainer, container, docker
 from support.workers import Servers
 
 # What a pod gets. The test with the largest batch shows that it is enough.
@@ -69,7 +69,7 @@ def test_works_answers_probes_meanwhile_and_drains_under_load(servers: Servers, 
         assert left + client.count(route.result_queue) + len(taken) == len(texts), "lost or doubled in a clean drain"
 
 
-def test_posts_that_encode_stored_are_found_by_hint(servers: Servers, record_property) -> None:
+def test_posts_that_encode_stored_are_found_by_hint(servers: Servers) -> None:
     with connect(servers.rabbit_url) as client, container("hint", servers, MEMORY["hint"]) as hint:
         with container("encode", servers, MEMORY["encode"]) as encode:
             encode.until_ready()
@@ -93,6 +93,17 @@ def test_hint_answers_probes_and_drains_under_load(servers: Servers, record_prop
             assert hint.terminate() == 0
         assert set(answers) <= {200, 0}
         assert answers.count(200) >= 1
+
+
+@pytest.mark.parametrize("worker", ["toxic", "encode", "hint"])
+def test_the_health_check_says_what_livez_says(servers: Servers, worker: str) -> None:
+    with container(worker, servers, MEMORY[worker]) as running:
+        assert poll(lambda: running.get("/livez")[0] == 200)
+        (check,) = json.loads(docker("inspect", "--format", "[{{json .Config.Healthcheck.Test}}]", running.container))
+        assert check[0] == "CMD"
+        docker("exec", running.container, *check[1:])
+        with pytest.raises(AssertionError, match="Connection refused"):
+            docker("exec", "--env", "FEEDMILL_PROBE_PORT=1", running.container, *check[1:])
 
 
 @pytest.mark.parametrize("worker", ["toxic", "encode", "hint"])
