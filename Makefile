@@ -3,11 +3,21 @@
 PYTHON ?= python3
 # More arguments for pytest, for example: make test-unit ARGS="-k retry -x"
 ARGS ?=
+# Images: another engine's client (podman), their names, and more arguments for its build, for example
+# IMAGE_ARGS="--build-arg DEFAULT_WEIGHTS=false". PYTHON_IMAGE and BUILD_IMAGE stand in for the Dockerfiles' own.
+DOCKER ?= docker
+IMAGES ?= toxic encode hint
+IMAGE_PREFIX ?= feedmill-
+IMAGE_TAG ?= dev
+IMAGE_ARGS ?=
+PYTHON_IMAGE ?=
+BUILD_IMAGE ?= $(PYTHON_IMAGE)
 BIN := .venv/bin
 SUITES := $(wildcard tests/unit tests/integration tests/charts tests/e2e)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev run up down status test test-unit test-integration test-e2e coverage charts charts-docs e2e lint format docs lock train-toxic clean
+.PHONY: help setup setup-dev run up down status test test-unit test-integration test-e2e coverage charts charts-docs e2e \
+  lint format docs lock train-toxic images image-base test-images sbom scan clean
 
 help: ## Show these lines
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-18s %s\n", $$1, $$2 }' Makefile
@@ -76,6 +86,25 @@ lock: setup-dev ## Write requirements/*.txt from what is installed (how to renew
 
 train-toxic: setup ## Train the toxic worker's default model again (the data: models/toxic)
 	@$(BIN)/python models/toxic/train.py $(ARGS)
+
+images: ## Build the workers' container images (PYTHON_IMAGE=..., IMAGE_TAG=..., IMAGE_ARGS=...)
+	@set -e; for worker in $(IMAGES); do \
+	  $(DOCKER) build -f workers/$$worker/Dockerfile -t $(IMAGE_PREFIX)$$worker:$(IMAGE_TAG) \
+	    $(if $(PYTHON_IMAGE),--build-arg PYTHON_IMAGE=$(PYTHON_IMAGE)) $(if $(BUILD_IMAGE),--build-arg BUILD_IMAGE=$(BUILD_IMAGE)) \
+	    --build-arg REVISION="$$(git rev-parse HEAD 2>/dev/null || echo unknown)" $(IMAGE_ARGS) . ; \
+	done
+
+image-base: ## Make the images to build from, for a machine without a container registry (scripts/base_image.sh)
+	@DOCKER="$(DOCKER)" PYTHON="$(PYTHON)" scripts/base_image.sh
+
+test-images: setup-dev ## Run the tests of the images that `make images` built, in containers
+	@IMAGE_PREFIX="$(IMAGE_PREFIX)" IMAGE_TAG="$(IMAGE_TAG)" $(BIN)/pytest tests/images $(ARGS)
+
+sbom: ## Write a CycloneDX bill of materials of each image to .cache/sbom
+	@DOCKER="$(DOCKER)" PYTHON="$(PYTHON)" scripts/image_packages.sh sbom $(foreach worker,$(IMAGES),$(IMAGE_PREFIX)$(worker):$(IMAGE_TAG))
+
+scan: ## Look for known vulnerabilities in each image's Python packages (needs network)
+	@DOCKER="$(DOCKER)" PYTHON="$(PYTHON)" scripts/image_packages.sh scan $(foreach worker,$(IMAGES),$(IMAGE_PREFIX)$(worker):$(IMAGE_TAG))
 
 clean: ## Stop what `make up` started, then remove everything that was made here, .venv too
 	@if [ -x $(BIN)/feedmill ] && [ -e .feedmill/stack.json ]; then $(BIN)/feedmill down; fi

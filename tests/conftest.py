@@ -19,6 +19,7 @@ from pymongo import MongoClient
 from feedmill_local.database import Database
 from feedmill_local.errors import NotInstalledError
 from feedmill_local.rabbitmq import RabbitNode
+from support.ci import in_ci
 
 # A test never touches a broker or a database of the user's. The cache only spares downloading RabbitMQ once more.
 USERS_OWN = ("RABBITMQ_", "FEEDMILL_", "MONGO_URI", "DATABASE_NAME")
@@ -33,11 +34,6 @@ def pytest_configure() -> None:
     for name in list(os.environ):
         if name.startswith(USERS_OWN) and name not in KEPT:
             del os.environ[name]
-
-
-def in_ci() -> bool:
-    """Whether ``CI`` is set to something that means yes."""
-    return os.environ.get("CI", "").strip().lower() not in {"", "0", "false", "no"}
 
 
 def start_or_skip(start: Callable[[], Server]) -> Server:

@@ -22,12 +22,10 @@ START_SECONDS = 120.0
 STOP_SECONDS = 60.0
 
 
-@dataclass
-class WorkerProcess:
-    name: str
-    process: subprocess.Popen[bytes]
+class Probed:
+    """What a worker's probes answer, wherever it runs."""
+
     port: int
-    log: Path
 
     def get(self, path: str) -> tuple[int, str]:
         """Status and body of a probe; status 0 where nobody answers."""
@@ -38,14 +36,6 @@ class WorkerProcess:
             return error.code, error.read().decode()
         except OSError:
             return 0, ""
-
-    def is_ready(self) -> bool:
-        if self.process.poll() is not None:
-            raise AssertionError(f"{self.name} ended with {self.process.returncode}:\n{self.tail()}")
-        return self.get("/readyz")[0] == 200
-
-    def until_ready(self) -> None:
-        assert poll(self.is_ready, START_SECONDS), f"{self.name}: {self.get('/readyz')}\n{self.tail()}"
 
     def metric(self, name: str, **labels: str) -> float:
         """The sum of a metric's samples that have these labels."""
@@ -58,6 +48,22 @@ class WorkerProcess:
             for sample in family.samples
             if sample.name == name and labels.items() <= sample.labels.items()
         )
+
+
+@dataclass
+class WorkerProcess(Probed):
+    name: str
+    process: subprocess.Popen[bytes]
+    port: int
+    log: Path
+
+    def is_ready(self) -> bool:
+        if self.process.poll() is not None:
+            raise AssertionError(f"{self.name} ended with {self.process.returncode}:\n{self.tail()}")
+        return self.get("/readyz")[0] == 200
+
+    def until_ready(self) -> None:
+        assert poll(self.is_ready, START_SECONDS), f"{self.name}: {self.get('/readyz')}\n{self.tail()}"
 
     def terminate(self) -> int:
         """SIGTERM, and the exit code."""

@@ -36,7 +36,7 @@ def pins(name: str) -> dict[str, str]:
     return {match[1]: match[2] for match in matches if match}
 
 
-@pytest.mark.parametrize("name", ["torch", "lock", "dev"])
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "build"])
 def test_the_files_hold_what_is_installed_and_needed(name):
     (lock_file,) = (candidate for candidate in lock.LOCK_FILES if candidate.name == name)
     text = (REPOSITORY / "requirements" / f"{name}.txt").read_text()
@@ -74,3 +74,10 @@ def test_what_is_needed_to_run_is_not_a_development_tool():
 
 def test_the_locked_torch_is_the_installed_one():
     assert distribution("torch").version.partition("+")[0] == pins("torch")["torch"]
+
+
+@pytest.mark.parametrize("file", ["images/hint", "images/models", "images/weights"])
+def test_an_image_holds_its_workers_closure_only(file):
+    assert not {"secantusdb", "pytest", "hatchling"} & set(pins(file))
+    if file == "images/hint":
+        assert not {"torch", "transformers", "tokenizers", "safetensors"} & set(pins(file))

@@ -1,6 +1,10 @@
 """``python -m feedmill_encode``: run the encode worker until SIGTERM."""
 
-from feedmill.worker import run_worker
-from feedmill_encode.worker import KIND
+from feedmill.starting import prepare
+
+prepare()
+
+from feedmill.worker import run_worker  # noqa: E402 (the imports are what takes long)
+from feedmill_encode.worker import KIND  # noqa: E402
 
 run_worker(KIND)

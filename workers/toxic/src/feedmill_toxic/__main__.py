@@ -5,8 +5,12 @@
 
 import sys
 
-from feedmill.worker import run_worker
-from feedmill_toxic.worker import KIND
+from feedmill.starting import prepare
+
+prepare()
+
+from feedmill.worker import run_worker  # noqa: E402 (the imports are what takes long)
+from feedmill_toxic.worker import KIND  # noqa: E402
 
 
 def main() -> None:
