@@ -6,8 +6,8 @@ import re
 from functools import cache
 from typing import Any
 
-# Measured: with 0.6, 57 of 61 short sentences in 24 other languages are named, all of them rightly, and 0 of 3,728
-# HateCheck cases, 0.3 % of toxic and 1.5 % of clean Wikipedia comments count as not English (most of those are not).
+# Measured: at 0.6 none of 3,728 HateCheck cases, none of 1,286 toxic and 2 of 2,714 clean Wikipedia comments count as
+# not English; at 0.5 it was 0, 1 and 6, and 57 of 61 short sentences in 24 other languages were named, all rightly.
 MIN_CONFIDENCE = 0.6
 # Below this a language can be told by its script alone: names, cheers and slang look like any language.
 _MIN_LETTERS = 12
