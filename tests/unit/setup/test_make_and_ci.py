@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[3]
-MAKEFILE = (REPOSITORY / "Makefile").read_text()
+MAKEFILE = (REPOSITORY / "Makefile").read_text().replace("\\\n", " ")  # continued lines are one
 TARGETS = re.findall(r"^\.PHONY: (.+)$", MAKEFILE, re.MULTILINE)[0].split()
 
 needs_make = pytest.mark.skipif(shutil.which("make") is None, reason="no make")
