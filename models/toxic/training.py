@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,8 @@ from lora import attach
 class Options:
     rank: int = 8
     alpha: float = 16.0
-    epochs: float = 0.53
-    """Passes over the broad rows; one pass over the focus rows follows."""
+    epochs: float = 1.0
+    """Passes over the rows; those that are to be seen twice are there twice."""
     batch: int = 32
     learning_rate: float = 1e-3
     head_learning_rate: float = 5e-3
@@ -89,43 +89,23 @@ class Rows:
         return (losses * known * weights[:, None]).sum() / known.sum().clamp(min=1)
 
 
-def train(network: Network, broad: Rows, focus: Rows, options: Options, checkpoint: Path) -> None:
-    """Train in place: on ``broad``, then on ``focus``, under one schedule of the learning rate.
+def train(network: Network, rows: Rows, options: Options, checkpoint: Path) -> None:
+    """Train in place, under one schedule of the learning rate.
 
-    The weights are the mean of those after each part (Wortsman et al. 2022, arXiv:2109.01903): the focus rows alone
-    make the network forget some of what it learnt from the broad ones. Goes on from ``checkpoint`` where there is one,
-    and writes it as it goes.
+    Goes on from ``checkpoint`` where there is one, and writes it as it goes.
     """
     tensors = network.tensors()
     optimiser = _optimiser(network, options)
-    first = max(1, round(options.epochs * math.ceil(len(broad.tokens) / options.batch)))
-    total = first + math.ceil(len(focus.tokens) / options.batch)
+    total = max(1, round(options.epochs * math.ceil(len(rows.tokens) / options.batch)))
     done = _resume(checkpoint, tensors, optimiser)
     progress = _Progress(total, done)
-    batches = chain(
-        ((broad, indexes) for indexes in islice(_batches(broad.tokens, options), first)),
-        ((focus, indexes) for indexes in islice(_batches(focus.tokens, options), total - first)),
-    )
-    for step, (rows, indexes) in islice(enumerate(batches, start=1), done, None):
+    for step, indexes in islice(enumerate(_batches(rows.tokens, options), start=1), done, total):
         for group in optimiser.param_groups:
             group["lr"] = group["peak"] * _share(step, total, options.warm_up)
         progress.add(_step(network, rows, indexes, optimiser, options))
-        if step == first:
-            _save(_after_broad(checkpoint), tensors, optimiser, step, options)
         if step % options.checkpoint_steps == 0 or step == total:
             progress.show(step)
             _save(checkpoint, tensors, optimiser, step, options)
-    _average(tensors, load_file(_after_broad(checkpoint)))
-
-
-def _after_broad(checkpoint: Path) -> Path:
-    return checkpoint.with_name(f"{checkpoint.stem}-broad{checkpoint.suffix}")
-
-
-def _average(tensors: dict[str, Tensor], others: dict[str, Tensor]) -> None:
-    with torch.no_grad():
-        for name, tensor in tensors.items():
-            tensor.lerp_(others[f"weight/{name}"], 0.5)
 
 
 def _optimiser(network: Network, options: Options) -> torch.optim.Optimizer:
