@@ -9,7 +9,7 @@ import io
 import random
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import nan
 from pathlib import Path
 
@@ -100,13 +100,13 @@ _MADLIBS = 1500
 JIGSAW = Source("jigsaw_train_6label", _comment, six)
 """The rows that decide what the labels mean: all of them; of the other sets samples, which must not outweigh them."""
 OTHERS = (
-    Source("jigsaw_train_extra_nontoxic", _text, _is_toxic, limit=2000),
+    Source("jigsaw_train_extra_nontoxic", _text, _is_toxic, limit=1000),
     Source("davidson_tweets", _tweet, _tweet_class("0")),
     Source("davidson_tweets", _tweet, _tweet_class("1"), limit=600),
     Source("davidson_tweets", _tweet, _tweet_class("2"), limit=2500),
     Source("hatemojibuild_train", _text, _emoji_hate),
     Source("bias_madlibs_8k", _text, _is_toxic, limit=_MADLIBS),
-    Source("wiki_context_toxicity", _text, _only_clean, limit=500),
+    Source("wiki_context_toxicity", _text, _only_clean, limit=300),
 )
 
 HELD_OUT = Source("jigsaw_heldout_6label", _comment, six)
@@ -117,6 +117,7 @@ HATECHECK = Source(
     lambda row: known(toxic=row["label_gold"] == "hateful"),
     part="functionality",
 )
+HATECHECK_TARGETS = replace(HATECHECK, part="target_ident")
 EMOJI_VALIDATION = Source("hatemojibuild_validation", _text, lambda row: known(toxic=float(row["label_gold"])))
 MADLIBS_VALIDATION = Source("bias_madlibs_8k", _text, _is_toxic, skip=_MADLIBS)
 

@@ -37,7 +37,9 @@ def data(tmp_path: Path) -> Path:
 def test_the_report(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "report"
     assert evaluate(["--data", str(data), "--out", str(out), "--slice", "group", "--draws", "20"]) == 0
-    assert str(out / "report.md") in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert all(str(out / name) in printed for name in ("report.md", "report.json", "reliability.png"))
+    assert (out / "precision_recall.png").read_bytes().startswith(b"\x89PNG")
     text = (out / "report.md").read_text(encoding="utf-8")
     assert "| insults |" in text or "| group | insults | 2 | 0 | 1.000 |" in text
     assert "Good morning everybody" in text

@@ -28,6 +28,8 @@ from feedmill_toxic.evaluation.rows import Row
 from feedmill_toxic.language import has_words
 
 _BLOCK = 512
+TOXICITY = "toxicity"
+"""The name of the one number, see ``toxicity_of``, among the labels."""
 Interval = tuple[float, float]
 
 
@@ -43,6 +45,13 @@ class Judged:
     @property
     def truth(self) -> Flags:
         return np.array([row.toxic for row in self.rows], dtype=np.bool_)
+
+    def by_label(self, name: str) -> tuple[Floats, Flags]:
+        """Scores and truth of one label that the rows know, or of ``toxicity``."""
+        if name == TOXICITY:
+            return self.toxicity, self.truth
+        scores = np.array([score[name] for score in self.scores], dtype=np.float64)
+        return scores, np.array([row.labels[name] for row in self.rows], dtype=np.bool_)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,10 +148,7 @@ def report(judged: Judged, model: str, data: str, wanted: Wanted) -> Report:
         )
 
     known = list(judged.rows[0].labels) if judged.rows else []
-    labels = [_figures("toxicity", judged.toxicity, truth, wanted)]
-    for label in known:
-        scores = np.array([score[label] for score in judged.scores], dtype=np.float64)
-        labels.append(_figures(label, scores, np.array([row.labels[label] for row in judged.rows]), wanted))
+    labels = [_figures(name, *judged.by_label(name), wanted) for name in (TOXICITY, *known)]
     return Report(
         model,
         data,
