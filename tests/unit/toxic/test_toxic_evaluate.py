@@ -18,6 +18,7 @@ ROWS = [
     ("What a pathetic loser you are", 1, 1, "insults"),
     ("https://example.org/stupid-idiot", 0, 0, "links"),
     ("Good morning everybody", 1, 0, "wrong | label"),
+    ("Du bist ein dummer Idiot und ich hasse dich", 0, 0, "german"),
 ]
 
 
@@ -46,10 +47,11 @@ def test_the_report(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "wrong \\| label" in text
     found = json.loads((out / "report.json").read_text(encoding="utf-8"))
     assert found["confusion"] == {
-        "true_positives": 2, "false_positives": 0, "false_negatives": 1, "true_negatives": 3
+        "true_positives": 2, "false_positives": 0, "false_negatives": 1, "true_negatives": 4
     }  # fmt: skip
     assert [label["name"] for label in found["labels"]] == ["toxicity", "insult", "toxic"]
-    assert found["labels"][1]["auc"] == 1.0
+    assert found["foreign"] == 1
+    assert "judged clean: 1." in text
     assert found["model"].startswith("feedmill_toxic@")
 
 

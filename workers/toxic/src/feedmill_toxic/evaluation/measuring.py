@@ -25,7 +25,7 @@ from feedmill_toxic.evaluation.metrics import (
     threshold_for_precision,
 )
 from feedmill_toxic.evaluation.rows import Row
-from feedmill_toxic.language import has_words
+from feedmill_toxic.language import has_words, unsupported
 
 _BLOCK = 512
 TOXICITY = "toxicity"
@@ -41,6 +41,8 @@ class Judged:
     scores: Sequence[Scores]
     toxicity: Floats
     verdicts: Flags
+    foreign: int
+    """Rows in a language that the model was not made for, which the worker does not call toxic."""
 
     @property
     def truth(self) -> Flags:
@@ -94,6 +96,8 @@ class Report:
 
     model: str
     data: str
+    foreign: int
+    """Rows in a language that the model was not made for: clean, as the worker has it."""
     confusion: Confusion
     intervals: dict[str, Interval]
     """95 % intervals of accuracy, precision, recall and F1."""
@@ -126,9 +130,10 @@ def judge(loaded: LoadedClassifier, rows: Sequence[Row]) -> Judged:
                 raise answer
             scores.append(answer)
     worded = np.array([has_words(row.text) for row in rows], dtype=np.bool_)
-    verdicts = np.array([loaded.policy.is_toxic(score) for score in scores], dtype=np.bool_) & worded
+    foreign = np.array([bool(unsupported(row.text, loaded.languages)) for row in rows], dtype=np.bool_) & worded
+    verdicts = np.array([loaded.policy.is_toxic(score) for score in scores], dtype=np.bool_) & worded & ~foreign
     toxicity = np.array([toxicity_of(score, loaded.policy) for score in scores], dtype=np.float64) * worded
-    return Judged(rows, scores, toxicity, verdicts)
+    return Judged(rows, scores, toxicity, verdicts, int(foreign.sum()))
 
 
 def toxicity_of(scores: Scores, policy: LabelPolicy) -> float:
@@ -152,6 +157,7 @@ def report(judged: Judged, model: str, data: str, wanted: Wanted) -> Report:
     return Report(
         model,
         data,
+        judged.foreign,
         Confusion.of(verdicts, truth),
         {name: figure(name) for name in names},
         labels,

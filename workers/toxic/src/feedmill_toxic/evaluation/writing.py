@@ -73,7 +73,8 @@ def _verdict(report: Report) -> str:
         tuple(report.intervals),
         [[_with(getattr(counts, name), around) for name, around in report.intervals.items()]],
     )
-    return f"## Verdicts\n\n{matrix}\n{figures}"
+    foreign = f"Rows in a language that the model was not made for, judged clean: {report.foreign}.\n\n"
+    return f"## Verdicts\n\n{foreign if report.foreign else ''}{matrix}\n{figures}"
 
 
 def _label_line(label: LabelFigures) -> tuple[object, ...]:
