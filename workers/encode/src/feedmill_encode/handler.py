@@ -46,13 +46,21 @@ class EncodeHandler:
     """See :class:`feedmill.pipeline.handler.Handler`."""
 
     def __init__(
-        self, encoder: SentenceEncoder, store: Store, max_text_chars: int, on_missing: Callable[[int], None]
+        self,
+        encoder: SentenceEncoder,
+        store: Store,
+        max_text_chars: int,
+        on_missing: Callable[[int], None],
+        *,
+        is_shadow: bool = False,
     ) -> None:
+        """``is_shadow``: fills its own space from copies of the messages, and never makes it the active one."""
         self._encoder = encoder
         self._space = Space(encoder.space, encoder.uri, encoder.revision, encoder.dimensions)
         self._store = store
         self._max_text_chars = max_text_chars
         self._on_missing = on_missing
+        self._is_shadow = is_shadow
         self._is_registered = False
         self._tokenizing = Lane("tokenize")
         self._inferring = Lane("model")
@@ -66,7 +74,8 @@ class EncodeHandler:
         await self._store.ping()
         if not self._is_registered:
             await register_space(self._store, self._space)
-            await ensure_active(self._store, self._space.name)
+            if not self._is_shadow:
+                await ensure_active(self._store, self._space.name)
             self._is_registered = True
 
     def decode(self, message: Message) -> Post:
