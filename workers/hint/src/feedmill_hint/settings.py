@@ -34,7 +34,7 @@ class FollowSettings(Group):
         0, ge=0, description="memory for the index; 0: three quarters of the container's limit, if it has one"
     )
     index_recall_target: float = Field(
-        0.99, gt=0, le=1, description="recall@10 that searches are tuned for, on samples; feedmill_index_recall"
+        0.995, gt=0, le=1, description="recall@10 that searches are tuned for, on samples; feedmill_index_recall"
     )
     index_recall_seconds: Seconds = Field(30.0, description="how often a search is checked against an exact one")
     index_snapshot_dir: str = Field("", description="folder on a volume for snapshots of the index; empty: none")
