@@ -85,6 +85,9 @@ def test_hint_imports_all_that_it_has() -> None:
     code = (
         "import importlib, numpy, numpy.testing, numpy.linalg, numpy.random, motor.motor_asyncio, pymongo, aio_pika\n"
         "import opentelemetry.exporter.otlp.proto.http.trace_exporter, opentelemetry.sdk.trace\n"
-        "a = numpy.random.default_rng(1).random((64, 64)); numpy.linalg.svd(a @ a.T); print('fine')"
+        "a = numpy.random.default_rng(1).random((64, 64)); numpy.linalg.svd(a @ a.T)\n"
+        "import faiss; index = faiss.index_factory(64, 'IVF4,Flat'); b = a.astype('float32')\n"
+        "index.train(b); index.add(b)\n"
+        "print('fine', index.search(b[:1], 1)[1][0][0])"
     )
-    assert run_python("hint", code) == "fine"
+    assert run_python("hint", code) == "fine 0"
