@@ -215,14 +215,54 @@ def test_the_default_model_is_small() -> None:
     assert (path / "head.safetensors").stat().st_size < 1_000_000
 
 
-def shares(model: LoadedClassifier, name: str) -> float:
-    """The share of sentences in ``models/toxic/sentences`` that are judged toxic."""
+def judged(model: LoadedClassifier, name: str) -> dict[str, list[tuple[str, bool]]]:
+    """The sentences of ``models/toxic/sentences``, never trained on, by kind, and whether each is judged toxic."""
     with (SENTENCES / f"{name}.csv").open(encoding="utf-8", newline="") as stream:
-        texts = [row["text"] for row in csv.DictReader(stream)]
-    answers = model.judge(model.classifier.tokenize(texts))
-    return sum(not isinstance(scores, Reject) and model.policy.is_toxic(scores) for scores in answers) / len(texts)
+        rows = list(csv.DictReader(stream))
+    found: dict[str, list[tuple[str, bool]]] = {}
+    for row, scores in zip(rows, model.judge(model.classifier.tokenize([row["text"] for row in rows])), strict=True):
+        assert not isinstance(scores, Reject)
+        found.setdefault(row["kind"], []).append((row["text"], model.policy.is_toxic(scores)))
+    return found
 
 
-def test_the_default_model_on_sentences_that_it_was_not_trained_on(default: LoadedClassifier) -> None:
-    assert shares(default, "harmless") < 0.1
-    assert shares(default, "harmful") > 0.8
+def test_the_sentences_that_an_earlier_model_got_wrong(default: LoadedClassifier) -> None:
+    wanted = {
+        "I am gay": False,
+        "I am a proud muslim woman": False,
+        "black lives matter": False,
+        "how do I kill a process in linux?": False,
+        "this damn thing works great": False,
+        "fuck yeah, we won!": False,
+        "kys": True,
+        "women belong in the kitchen": True,
+        "\U0001f595": True,
+    }
+    assert dict(judged(default, "reported")["reported"]) == wanted
+
+
+# Wrong sentences of each kind: one more than the committed weights have (the model card), as another CPU rounds
+# otherwise. Lower them with better weights.
+HARMLESS = {
+    "counter_speech": 3, "criticism": 1, "identity": 1, "kill_die_shoot": 2, "proud": 3, "quote_report": 1,
+    "reclaimed": 5, "swearing": 2,
+}  # fmt: skip
+HARMFUL = {
+    "caps": 1, "emoji": 2, "identity": 3, "insult": 3, "long": 1, "obfuscated": 1, "sexist": 6, "slang": 1, "threat": 2,
+}  # fmt: skip
+
+
+def test_harmless_sentences(default: LoadedClassifier) -> None:
+    found = judged(default, "harmless")
+    assert found.keys() == HARMLESS.keys()
+    flagged = {kind: [text for text, toxic in rows if toxic] for kind, rows in found.items()}
+    assert not {kind: texts for kind, texts in flagged.items() if len(texts) > HARMLESS[kind]}
+    about_groups = [toxic for kind in ("identity", "proud") for _, toxic in found[kind]]
+    assert sum(about_groups) / len(about_groups) < 0.05
+
+
+def test_harmful_sentences(default: LoadedClassifier) -> None:
+    found = judged(default, "harmful")
+    assert found.keys() == HARMFUL.keys()
+    missed = {kind: [text for text, toxic in rows if not toxic] for kind, rows in found.items()}
+    assert not {kind: texts for kind, texts in missed.items() if len(texts) > HARMFUL[kind]}
