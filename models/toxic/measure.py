@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
@@ -29,7 +29,6 @@ from data import (
 )
 from feedmill.errors import Reject
 from feedmill.models.classifier import LoadedClassifier
-from feedmill.models.head import HeadClassifier
 from feedmill_toxic.evaluation.metrics import (
     Confusion,
     Flags,
@@ -81,8 +80,15 @@ class Set:
         return np.array([row.targets[0] > 0.5 for row in self.rows], dtype=np.bool_)
 
 
-def figures(loaded: LoadedClassifier, data: Path, limit: int = 0, before: LoadedClassifier | None = None) -> list[str]:
-    """All tables as lines of Markdown; ``before`` is a model to compare the bias towards groups with."""
+def figures(
+    loaded: LoadedClassifier, raw: LoadedClassifier, data: Path, limit: int = 0, before: LoadedClassifier | None = None
+) -> list[str]:
+    """All tables as lines of Markdown.
+
+    Args:
+        raw: the same model without the normalising of texts, to measure what that does.
+        before: a model to compare the bias towards groups with.
+    """
     sets = {
         "official test rows": Set.of(loaded, data, OFFICIAL_TEST, limit),
         "HateCheck": Set.of(loaded, data, HATECHECK, limit),
@@ -100,7 +106,7 @@ def figures(loaded: LoadedClassifier, data: Path, limit: int = 0, before: Loaded
         *identity_table(_judge(loaded), _judge(before) if before else None),
         *_functionality(loaded, hate),
         *_parts(loaded, hate, targets, "HateCheck's target"),
-        *_disguises(loaded),
+        *_disguises(loaded, raw),
     ]
 
 
@@ -247,7 +253,7 @@ def _parts(loaded: LoadedClassifier, cases: Set, parts: Sequence[str], title: st
     return [*lines, ""]
 
 
-def _disguises(loaded: LoadedClassifier) -> list[str]:
+def _disguises(loaded: LoadedClassifier, raw: LoadedClassifier) -> list[str]:
     """Recall of the harmful, and false alarms on the harmless sentences, under each disguise."""
     plain = {"obfuscated", "emoji", "long", "caps"}
     checks = [
@@ -257,7 +263,6 @@ def _disguises(loaded: LoadedClassifier) -> list[str]:
         if check.kind not in plain
     ]
     truth = np.array([check.toxic for check in checks])
-    raw = _unnormalised(loaded)
     lines = [
         "| disguise | harmful found | harmless flagged | without normalising: found | flagged |",
         "|---|---|---|---|---|",
@@ -272,13 +277,6 @@ def _disguises(loaded: LoadedClassifier) -> list[str]:
         name = disguise.__name__.replace("_", " ") if disguise else "none"
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return lines
-
-
-def _unnormalised(loaded: LoadedClassifier) -> LoadedClassifier:
-    """The same model without the normalising of texts, to measure what that does."""
-    if not isinstance(loaded.classifier, HeadClassifier):
-        return loaded
-    return replace(loaded, classifier=replace(loaded.classifier, _normalise=False))
 
 
 def _cell(text: str) -> str:

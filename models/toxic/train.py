@@ -9,6 +9,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
@@ -48,7 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             settle(options.out, data, options)
         before = load(options.before, options.threads) if options.before else None
         loaded = load(options.out, options.threads)
-        chosen, lines = held_out(loaded, data, options.limit), figures(loaded, data, options.limit, before)
+        raw = load_unnormalised(options.out, options.threads)
+        chosen, lines = held_out(loaded, data, options.limit), figures(loaded, raw, data, options.limit, before)
         config = HeadConfig.model_validate_json(_config(options.out))
         write_card(options.out / "README.md", config, lines, held_out=chosen)
         print("\n".join(lines))
@@ -116,6 +118,14 @@ def settle(folder: Path, data: Path, options: argparse.Namespace) -> None:
 
 def load(folder: Path, threads: int) -> LoadedClassifier:
     return load_classifier(read(ModelSettings, model=folder.resolve().as_uri(), threads=threads, device="cpu"), "")
+
+
+def load_unnormalised(folder: Path, threads: int) -> LoadedClassifier:
+    """The same model, but for the normalising of texts."""
+    config = HeadConfig.model_validate_json(_config(folder)).model_copy(update={"normalise": False})
+    with TemporaryDirectory() as copy:
+        _write(Path(copy), load_file(folder / "head.safetensors"), config)
+        return load(Path(copy), threads)
 
 
 def _with_limits(config: HeadConfig, limits: dict[str, float]) -> HeadConfig:
