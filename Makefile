@@ -6,7 +6,7 @@ ARGS ?=
 # Images: another engine's client (podman), their names, and more arguments for its build, for example
 # IMAGE_ARGS="--build-arg DEFAULT_WEIGHTS=false". PYTHON_IMAGE and BUILD_IMAGE stand in for the Dockerfiles' own.
 DOCKER ?= docker
-IMAGES ?= toxic encode hint
+IMAGES ?= toxic encode hint rollouts
 IMAGE_PREFIX ?= feedmill-
 IMAGE_TAG ?= dev
 IMAGE_ARGS ?=
@@ -89,7 +89,8 @@ train-toxic: setup ## Train the toxic worker's default model again (the data: mo
 
 images: ## Build the workers' container images (PYTHON_IMAGE=..., IMAGE_TAG=..., IMAGE_ARGS=...)
 	@set -e; for worker in $(IMAGES); do \
-	  $(DOCKER) build -f workers/$$worker/Dockerfile -t $(IMAGE_PREFIX)$$worker:$(IMAGE_TAG) \
+	  folder=workers/$$worker; [ $$worker != rollouts ] || folder=rollouts; \
+	  $(DOCKER) build -f $$folder/Dockerfile -t $(IMAGE_PREFIX)$$worker:$(IMAGE_TAG) \
 	    $(if $(PYTHON_IMAGE),--build-arg PYTHON_IMAGE=$(PYTHON_IMAGE)) $(if $(BUILD_IMAGE),--build-arg BUILD_IMAGE=$(BUILD_IMAGE)) \
 	    --build-arg REVISION="$$(git rev-parse HEAD 2>/dev/null || echo unknown)" $(IMAGE_ARGS) . ; \
 	done
