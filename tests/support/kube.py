@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import aiohttp
+import jsonpatch  # type: ignore[import-untyped]
 import kmock as kmock_module
 from aiohttp import web
 
@@ -266,6 +267,21 @@ class World:
 KINDS = ("backfill", "verify", "activate", "restore", "drain", "drop")
 
 
+class Emulator(kmock_module.KubernetesEmulator):
+    """kmock's, which merges patches only, with JSON patches as well: kopf's way to its finalizer."""
+
+    async def _handle(self, request: Any) -> Any:
+        if isinstance(request.data, list) and request.name is not None:
+            thing = self.objects[request.resource, request.namespace, request.name]
+            before = copy.deepcopy(thing.raw)
+            # The emulated objects have no versions that could be tested.
+            after = jsonpatch.apply_patch(before, [change for change in request.data if change["op"] != "test"])
+            gone = dict.fromkeys(before["metadata"].keys() - after["metadata"].keys())
+            changed = {**after, "metadata": {**gone, **after["metadata"]}}
+            object.__setattr__(request, "data", changed)
+        return await super()._handle(request)
+
+
 @asynccontextmanager
 async def world(kmock: kmock_module.KubernetesEmulator, *workers: str) -> AsyncIterator[World]:
     """A namespace with these workers installed, and their pods' metrics behind one port, told apart by address."""
@@ -289,6 +305,12 @@ async def world(kmock: kmock_module.KubernetesEmulator, *workers: str) -> AsyncI
         kmock.resources[path] = {
             "kind": path.rpartition("/")[2], "namespaced": True, "verbs": ["get", "list", "watch", "patch"],
         }  # fmt: skip
+    for path in ("v1/namespaces", "apiextensions.k8s.io/v1/customresourcedefinitions"):
+        kmock.resources[path] = {
+            "kind": path.rpartition("/")[2],
+            "namespaced": False,
+            "verbs": ["get", "list", "watch"],
+        }
     it = World(kmock, str(kmock.url).rstrip("/"), port)
     held.append(it)
     for worker in workers:

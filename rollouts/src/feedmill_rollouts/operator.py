@@ -53,6 +53,7 @@ class Rollouts:
     def configure(self, settings: kopf.OperatorSettings, **_: Any) -> None:
         """One replica with Recreate, and every status write checked for conflicts: docs/adr/0010-one-operator.md."""
         settings.peering.standalone = True
+        settings.scanning.disabled = True  # one namespace, one resource: no right to watch what is the cluster's
         settings.persistence.finalizer = FINALIZER
         settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=GROUP)
         settings.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(prefix=GROUP)
@@ -98,6 +99,7 @@ class Rollouts:
                     METRICS.costs.inc(await kindness.keep(Cluster(http, server, self._namespace), pods))
             except (ApiError, kopf.LoginError) as error:
                 log.warning("deletion costs: %s", error)
+            self.last_tick = time.monotonic()
             await asyncio.sleep(kindness.INTERVAL_SECONDS / self._speed)
 
     @asynccontextmanager
@@ -123,7 +125,5 @@ async def session() -> AsyncIterator[tuple[aiohttp.ClientSession, str]]:
     if info is None:
         raise kopf.LoginError("no service account and no kubeconfig: expected one of them")
     connector = aiohttp.TCPConnector(ssl=info.as_ssl_context() if info.server.startswith("https") else False)
-    async with aiohttp.ClientSession(
-        connector=connector, headers=info.as_http_headers(), auth=info.as_aiohttp_basic_auth()
-    ) as http:
+    async with aiohttp.ClientSession(connector=connector, headers=info.as_http_headers()) as http:
         yield http, info.server

@@ -18,9 +18,11 @@ from feedmill_rollouts import kindness
 from feedmill_rollouts.cluster import Cluster
 from feedmill_rollouts.metrics import application
 from feedmill_rollouts.operator import FINALIZER, Rollouts
-from support.kube import NAMESPACE, World, eventually, rollout, world
+from support.kube import NAMESPACE, Emulator, World, eventually, rollout, world
 
 SPEED = 200.0
+
+pytestmark = pytest.mark.kmock(cls=Emulator)
 
 
 @pytest.fixture
