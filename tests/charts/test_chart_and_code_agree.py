@@ -67,7 +67,7 @@ def environment(found: list[Object]) -> dict[str, str]:
     own = container(found)
     seen: dict[str, str] = {}
     for source in own.get("envFrom", []):
-        if "configMapRef" in source:
+        if not source["configMapRef"].get("optional"):  # the rollout operator's, which the chart does not make
             seen |= one(found, "ConfigMap", source["configMapRef"]["name"])["data"]
     for entry in own["env"]:
         seen[entry["name"]] = entry["value"] if "value" in entry else SECRETS[entry["name"]]
