@@ -102,7 +102,8 @@ class Status:
 
     @classmethod
     def parse(cls, value: Mapping[str, Any]) -> Status:
-        """Never raises: what can't be read is as if it were not there."""
+        """What is null, or can't be read, is as if it were not there."""
+        value = {name: entry for name, entry in value.items() if entry is not None}
         return cls(
             phase=value.get("phase", ""),
             rollout_id=str(value.get("rolloutId", "")),
