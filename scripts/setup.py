@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 OLDEST_PYTHON = (3, 11)
-DISTRIBUTIONS = ("shared", "workers/toxic", "workers/encode", "workers/hint", "local")
+DISTRIBUTIONS = ("shared", "workers/toxic", "workers/encode", "workers/hint", "local", "rollouts")
 LOCK_WAIT_SECONDS = 1800.0
 PIP_SECONDS = 3600.0  # pip's own time-outs end a dead connection; this ends a pip that hangs for another reason
 TORCH_INDEX = "https://download.pytorch.org/whl/cpu"

@@ -25,6 +25,7 @@ from feedmill.settings import (
     LogSettings,
     ModelSettings,
     ProbeSettings,
+    RoutingSettings,
     StoreSettings,
     read,
 )
@@ -38,6 +39,7 @@ GROUPS = (
     ProbeSettings,
     LogSettings,
     ModelSettings,
+    RoutingSettings,
     FollowSettings,
     HintSettings,
 )
@@ -67,8 +69,9 @@ def environment(found: list[Object]) -> dict[str, str]:
     own = container(found)
     seen: dict[str, str] = {}
     for source in own.get("envFrom", []):
-        if "configMapRef" in source:
-            seen |= one(found, "ConfigMap", source["configMapRef"]["name"])["data"]
+        reference = source.get("configMapRef", {"optional": True})
+        if not reference.get("optional"):  # an optional one is the rollout operator's, which the chart does not make
+            seen |= one(found, "ConfigMap", reference["name"])["data"]
     for entry in own["env"]:
         seen[entry["name"]] = entry["value"] if "value" in entry else SECRETS[entry["name"]]
     return seen
@@ -166,7 +169,7 @@ def test_the_umbrella_runs_every_worker_that_there_is():
     found = objects("feedmill")
     assert {
         item["metadata"]["labels"]["app.kubernetes.io/component"] for item in found if item["kind"] == "Deployment"
-    } == set(ROUTES)
+    } == {*ROUTES, "rollouts"}
 
 
 def exposed_metrics() -> set[str]:

@@ -24,6 +24,7 @@ COMMANDS = {
     "serve": "Run the three workers in one process.",
     "send": "Send messages to a worker, and print its results.",
     "dead": "Look at dead letters, replay or remove them.",
+    "rollout": "Look at a model's rollout on a cluster, promote, pause or abort it.",
     "run": "Try it: start everything, send a sample feed, show the answers, stop everything.",
 }
 

@@ -12,11 +12,9 @@ import argparse
 import asyncio
 import json
 import logging
-import os
 import sys
 import time
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 from aio_pika.exceptions import ChannelNotFoundEntity
 from aiormq.abc import AbstractChannel
@@ -30,6 +28,7 @@ from feedmill.broker.publisher import Publisher
 from feedmill.broker.session import Delivery
 from feedmill.contract import ROUTES, Route
 from feedmill.errors import SettingsError
+from feedmill.lastword import leave_last_word
 from feedmill.settings import BrokerSettings, LogSettings, read
 from feedmill.settings_help import describe
 from feedmill.starting import prepare
@@ -38,8 +37,6 @@ log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 0.5
 PROGRESS_SECONDS = 5.0
-TERMINATION_LOG = "/dev/termination-log"
-"""Where Kubernetes reads a container's last word."""
 
 
 @dataclass(slots=True)
@@ -182,9 +179,7 @@ def tell(answer: dict[str, object]) -> None:
     """Print the answer as JSON, and leave it where Kubernetes shows it as the container's last word."""
     text = json.dumps(answer)
     print(text)  # noqa: T201 (a command's answer)
-    path = Path(os.environ.get("FEEDMILL_TERMINATION_LOG", TERMINATION_LOG))
-    if path.exists():
-        path.write_text(text, encoding="utf-8")
+    leave_last_word(text)
 
 
 if __name__ == "__main__":

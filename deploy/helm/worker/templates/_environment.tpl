@@ -41,6 +41,8 @@
   value: {{ include "feedmill-worker.settingText" $value | quote }}
 {{- end }}
 {{- if include "feedmill-worker.hasModel" . }}
+- name: FEEDMILL_ROUTING_FILE
+  value: /etc/feedmill/routing/routing.json
 {{- if eq .Values.model.source "hub" }}
 # The hub client keeps more than models: its own cache and locks.
 - name: HF_HOME

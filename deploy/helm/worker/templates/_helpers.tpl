@@ -10,6 +10,17 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/component: {{ .Values.worker }}
 {{- end -}}
 
+{{/* The worker's pods, and those that the rollout operator makes beside them: a candidate, Jobs. */}}
+{{- define "feedmill-worker.selectorWithRollout" -}}
+matchLabels:
+  app.kubernetes.io/name: feedmill
+  app.kubernetes.io/instance: {{ .Release.Name }}
+matchExpressions:
+  - key: app.kubernetes.io/component
+    operator: In
+    values: [{{ .Values.worker }}, {{ .Values.worker }}-candidate, {{ .Values.worker }}-job]
+{{- end -}}
+
 {{/* The labels that every object has; the component is the caller's. */}}
 {{- define "feedmill-worker.commonLabels" -}}
 app.kubernetes.io/part-of: feedmill

@@ -20,6 +20,7 @@ from feedmill import logs
 from feedmill.backoff import Backoff
 from feedmill.errors import Outage, SettingsError
 from feedmill.lane import run_blocking
+from feedmill.lastword import leave_last_word
 from feedmill.lifecycle import EXIT_OK, EXIT_USAGE, Shutdown, leave, run_process
 from feedmill.settings import LogSettings, ModelSettings, StoreSettings, read
 from feedmill.settings_help import describe
@@ -230,6 +231,7 @@ def _print(options: argparse.Namespace, space: Space, progress: Progress, filler
     if options.json:
         outcome = {"space": space.name, "state": "done" if progress.is_done else "running"}
         text = json.dumps({**outcome, "done": progress.done, "total": progress.total, **counts})
+        leave_last_word(text)
     else:
         what = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items())
         end = "full" if progress.is_done else f"not full yet ({progress.done} of {progress.total} posts looked at)"

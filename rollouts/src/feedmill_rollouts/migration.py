@@ -1,0 +1,105 @@
+"""The phases of an encoder's rollout: the whole space moves, and at no time does a hint compare two models' vectors."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from feedmill_rollouts.moves import approval, end, job_error, judge, next_attempt, or_overdue, roll_back, since, verdict
+from feedmill_rollouts.observed import Observation
+from feedmill_rollouts.spec import Migrate, Spec
+from feedmill_rollouts.status import MAX_CHECKS, Check, Status
+
+
+def mirroring(spec: Spec, status: Status, seen: Observation, now: datetime) -> Status:
+    """From here on every new post is in both spaces; only then the old posts are worth encoding."""
+    if seen.routing_confirmed and seen.candidate_ready:
+        return replace(status, phase="Backfilling", checked_at=now, message="the old posts are encoded")
+    return or_overdue(spec, status, now, "the stable pods do not confirm the mirror")
+
+
+def backfilling(spec: Spec, status: Status, seen: Observation, now: datetime) -> Status:
+    judged = _judge_errors(status, seen.check)
+    if failed := verdict(spec, judged, now):
+        return failed
+    if seen.job.state == "succeeded" and seen.job.answer.get("space"):
+        return replace(
+            judged, phase="Verifying", spaces={**judged.spaces, "new": str(seen.job.answer["space"])},
+            message="the new space is measured",
+        )  # fmt: skip
+    if seen.job.state in ("failed", "succeeded"):
+        return next_attempt(judged, now, f"backfill: {job_error(seen)}")
+    if seen.backfill and dict(seen.backfill) != dict(judged.backfill):
+        done, total = seen.backfill.get("done", "?"), seen.backfill.get("total", "?")
+        return replace(judged, backfill=dict(seen.backfill), phase_at=now, message=f"{done} of {total} posts encoded")
+    return or_overdue(spec, judged, now, "the backfill makes no progress")
+
+
+def _judge_errors(status: Status, check: Check | None) -> Status:
+    """While old posts are encoded, new ones may be few: too few samples then are no sign of anything."""
+    if check is not None and check.verdict == "Inconclusive":
+        return replace(status, checks=(*status.checks, check)[-MAX_CHECKS:], checked_at=check.at)
+    return judge(status, check)
+
+
+def verifying(spec: Spec, status: Status, seen: Observation, now: datetime) -> Status:
+    migrate = migrate_of(spec)
+    judged = _judge_errors(status, seen.check)
+    if failed := verdict(spec, judged, now):
+        return failed
+    if seen.job.state == "failed":
+        return next_attempt(judged, now, f"verify: {job_error(seen)}")
+    if seen.job.state != "succeeded":
+        return or_overdue(spec, judged, now, "the new space is not measured")
+    answer = seen.job.answer
+    coverage, recall, old = answer.get("coverage"), answer.get("recall"), answer.get("active")
+    measured = {name: answer[name] for name in ("coverage", "recall", "overlap", "posts", "sample") if name in answer}
+    judged = replace(judged, spaces={**judged.spaces, **measured, **({"old": str(old)} if old else {})})
+    if not isinstance(coverage, (int, float)) or not isinstance(recall, (int, float)) or not old:
+        return next_attempt(judged, now, "verify: no coverage, recall or active space in its answer")
+    if coverage < migrate.coverage:
+        return next_attempt(judged, now, f"coverage {coverage:.4f} is below {migrate.coverage:g}", "Backfilling")
+    if recall < migrate.recall:
+        return roll_back(judged, now, "RecallTooLow", f"recall {recall:.3f} is below {migrate.recall:g}")
+    if migrate.manual and seen.approved != approval(judged):
+        return replace(judged, message=f"waits for approval: feedmill.dev/approve={approval(judged)}")
+    # From now on the pointer may have moved, whatever becomes of the Job.
+    return replace(judged, phase="Switching", switched=True, attempt=0, message="the new space becomes the active one")
+
+
+def switching(spec: Spec, status: Status, seen: Observation, now: datetime) -> Status:
+    if seen.job.state == "succeeded":
+        return replace(
+            status, phase="Promoting", promoted=True, owned=True, message="the stable worker gets the new model"
+        )
+    if seen.job.state == "failed":
+        return next_attempt(status, now, f"activate: {job_error(seen)}")
+    return or_overdue(spec, status, now, "the switch is not done")
+
+
+def retaining(spec: Spec, status: Status, _: Observation, now: datetime) -> Status:
+    if now >= since(status) + timedelta(seconds=migrate_of(spec).keep_seconds):
+        return replace(status, phase="Dropping", attempt=0, message="the old space is dropped")
+    return status
+
+
+def dropping(_: Spec, status: Status, seen: Observation, now: datetime) -> Status:
+    if seen.job.state == "succeeded":
+        return end(status, now, "the old space is dropped")
+    if seen.job.state == "failed":
+        # Nothing depends on it: an old space that stays costs room, no more.
+        return end(status, now, f"the old space could not be dropped: {job_error(seen)}")
+    return status
+
+
+def restoring(_: Spec, status: Status, seen: Observation, now: datetime) -> Status:
+    if seen.job.state == "succeeded":
+        return end(status, now, status.message.partition(" |")[0])
+    if seen.job.state == "failed":
+        return next_attempt(status, now, f"restore: {job_error(seen)}", limit=None)
+    return status
+
+
+def migrate_of(spec: Spec) -> Migrate:
+    assert spec.migrate is not None  # noqa: S101 (for the type checker; these phases are an encoder's)
+    return spec.migrate
