@@ -14,7 +14,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 import pymongo
@@ -78,7 +78,7 @@ class Arena:
     heal_seconds: dict[str, float] = field(default_factory=dict)
     exits: list[str] = field(default_factory=list)
 
-    def __enter__(self) -> Arena:
+    def __enter__(self) -> Self:
         self._stack = ExitStack()
         self.random = Random(self.seed)
         self.broker_proxy = self._stack.enter_context(TcpProxy(self.node.config.amqp_port))

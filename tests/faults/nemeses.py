@@ -1,5 +1,6 @@
 """The nemeses: each does one kind of harm while load runs, holds it for a while, and takes it back.
 
+The window ends before the harm is taken back: taking it back takes time, in which workers may already be well.
 A nemesis returns when its harm is over; whether the system is well again is the arena's to find out. Where workers
 can't work meanwhile, it says so (``cannot_work``): their /readyz must come to say the same.
 """
@@ -64,15 +65,15 @@ def _until_busy(arena: Arena, worker: str) -> None:
 def broker_killed(arena: Arena) -> None:
     arena.node.kill()
     with arena.watch.cannot_work(arena.workers, "broker killed", NOTICE_BROKER_SECONDS):
-        _hold(arena, 1, 10)
-        arena.node.boot()
+        _hold(arena, 1, 12)
+    arena.node.boot()
 
 
 def broker_stopped(arena: Arena) -> None:
     arena.node.stop()
     with arena.watch.cannot_work(arena.workers, "broker stopped", NOTICE_BROKER_SECONDS):
         _hold(arena, 1, 3)
-        arena.node.boot()
+    arena.node.boot()
 
 
 def connections_closed(arena: Arena) -> None:
@@ -128,14 +129,14 @@ def memory_alarm(arena: Arena) -> None:
     arena.node.ctl("set_vm_memory_high_watermark", "absolute", "1MB")
     with arena.watch.cannot_work(arena.workers, "memory alarm", NOTICE_BROKER_SECONDS + 4):
         _hold(arena, 8, 16)
-        arena.node.ctl("set_vm_memory_high_watermark", "0.4")
+    arena.node.ctl("set_vm_memory_high_watermark", "0.4")
 
 
 def disk_alarm(arena: Arena) -> None:
     arena.node.ctl("set_disk_free_limit", "1000000GB")
     with arena.watch.cannot_work(arena.workers, "disk alarm", NOTICE_BROKER_SECONDS + 4):
         _hold(arena, 8, 16)
-        arena.node.ctl("set_disk_free_limit", "50MB")
+    arena.node.ctl("set_disk_free_limit", "50MB")
 
 
 # ---- network to the broker
@@ -151,7 +152,7 @@ def broker_refuses(arena: Arena) -> None:
     arena.broker_proxy.refuse()
     with arena.watch.cannot_work(arena.workers, "broker refuses connections", NOTICE_BROKER_SECONDS):
         _hold(arena, 4, 12)
-        arena.broker_proxy.refuse(False)
+    arena.broker_proxy.refuse(False)
 
 
 def broker_unreachable(arena: Arena) -> None:
@@ -202,14 +203,14 @@ def database_killed(arena: Arena) -> None:
     arena.database.kill()
     with arena.watch.cannot_work(arena.workers, "database killed", NOTICE_DATABASE_SECONDS):
         _hold(arena, 1, 20)
-        arena.database.boot()
+    arena.database.boot()
 
 
 def database_stopped(arena: Arena) -> None:
     arena.database.stop()
     with arena.watch.cannot_work(arena.workers, "database stopped", NOTICE_DATABASE_SECONDS):
         _hold(arena, 1, 3)
-        arena.database.boot()
+    arena.database.boot()
 
 
 def database_cut(arena: Arena) -> None:
@@ -230,7 +231,7 @@ def database_refuses(arena: Arena) -> None:
     arena.database_proxy.refuse()
     with arena.watch.cannot_work(arena.workers, "database refuses connections", NOTICE_DATABASE_SECONDS):
         _hold(arena, 14, 18)
-        arena.database_proxy.refuse(False)
+    arena.database_proxy.refuse(False)
 
 
 def database_half_open(arena: Arena) -> None:
@@ -269,8 +270,9 @@ def both_servers_killed(arena: Arena) -> None:
     arena.node.kill()
     arena.database.kill()
     with arena.watch.cannot_work(arena.workers, "both servers killed", NOTICE_DATABASE_SECONDS):
-        arena.node.boot()
-        arena.database.boot()
+        _hold(arena, 1, 16)
+    arena.node.boot()
+    arena.database.boot()
 
 
 NEMESES: dict[str, Nemesis] = {

@@ -51,7 +51,7 @@ HOSTILE: dict[str, tuple[bytes, ...]] = {
 
 
 class Mix:
-    """What the producer sends: posts, comments and questions with new ids, and some messages that can't be worked on."""
+    """What the producer sends: posts, comments and questions with new ids, and some messages beyond help."""
 
     def __init__(self, random: Random, prepare: Callable[[str, str], None], workers: tuple[str, ...]) -> None:
         self._random = random

@@ -19,6 +19,9 @@ FILES_GROWTH = 20
 THREADS_GROWTH = 12
 """Pools of threads (the event loop's, the driver's) grow to their size in the first minutes and stay there."""
 CONNECTIONS_A_WORKER = 2
+TASKS_WHEN_IDLE = 40
+"""Of the event loop: the worker's own, its connections', the driver's."""
+BUG_SIGNS = ('"exc_info"', "Traceback (most", "never retrieved", "was never awaited")
 
 
 @dataclass
@@ -82,10 +85,13 @@ def _holdings(arena: Arena) -> tuple[dict[str, Any], list[str]]:
     told: dict[str, Any] = {}
     grown = []
     for worker, process in arena.processes.items():
+        tasks = process.metric("feedmill_loop_tasks")
+        if tasks > TASKS_WHEN_IDLE:
+            grown.append(f"{worker}: {tasks:.0f} tasks on an idle event loop")
         pid = process.process.pid
         first_pid, first = arena.first_holdings[worker]
         now = Holdings.of(pid)
-        told[worker] = {"first": asdict(first), "last": asdict(now), "same_process": pid == first_pid}
+        told[worker] = {"first": asdict(first), "last": asdict(now), "tasks": tasks, "same_process": pid == first_pid}
         if pid != first_pid:
             continue
         grown += [
@@ -114,7 +120,6 @@ def _tracebacks(arena: Arena) -> list[str]:
     """Nothing that a fault leads to is a bug in the log."""
     told = []
     for worker, process in arena.processes.items():
-        for line in process.log.read_text(errors="replace").splitlines():
-            if '"exc_info"' in line or line.startswith("Traceback") or "never retrieved" in line:
-                told.append(f"{worker} logged a bug: {line[:1500]}")
+        lines = process.log.read_text(errors="replace").splitlines()
+        told += [f"{worker} logged a bug: {line[:1500]}" for line in lines if any(sign in line for sign in BUG_SIGNS)]
     return told[:5]

@@ -102,7 +102,10 @@ class Watch:
                     and sample.ready == 200
                 ]
                 if late:
-                    lies.append(f"{worker} was ready {late[-1]:.1f} s into '{window.why}' ({len(late)} samples)")
+                    lies.append(
+                        f"{worker} was ready {late[0]:.1f} to {late[-1]:.1f} s into '{window.why}' ({len(late)} samples), "
+                        f"which lasted {window.ended - window.began:.1f} s"
+                    )
         return lies
 
     def _false_dead(self) -> list[str]:

@@ -54,6 +54,7 @@ class MetricFamilies:
         self.outages = counter("outages_total", "Times that a dependency was found away", "dependency")
         self.missing = counter("documents_missing_total", "Writes to posts or comments that do not exist")
         self.ready = gauge("ready", "1 while /readyz answers 200")
+        self.loop_tasks = gauge("loop_tasks", "Tasks on the event loop: bounded by the prefetch, steady when idle")
 
 
 class Metrics:
@@ -73,6 +74,7 @@ class Metrics:
         self.paused = families.paused.labels(worker)
         self.ready = families.ready.labels(worker)
         self.missing = families.missing.labels(worker)
+        self.loop_tasks = families.loop_tasks.labels(worker)
         self.outcomes: dict[str, int] = {}
         """How many messages ended how, for the worker's own report."""
         self._families = families
