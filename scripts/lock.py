@@ -91,6 +91,7 @@ LOCK_FILES = (
             "pytest-cov",
             "pytest-randomly",
             "ruff",
+            "trustme",
         ),
         after=("build", "torch", "lock"),
     ),

@@ -25,7 +25,7 @@ def test_a_short_mix_of_faults(run_under: Run) -> None:
 @pytest.mark.full_faults
 @pytest.mark.parametrize("nemesis", NEMESES)
 def test_one_nemesis_alone(run_under: Run, nemesis: str) -> None:
-    run_under(nemesis)
+    run_under(nemesis, workers=("encode", "hint"))
 
 
 @pytest.mark.full_faults
@@ -40,4 +40,5 @@ def test_many_nemeses_mixed(run_under: Run, number: int) -> None:
 @pytest.mark.skipif("FAULTS_NEMESES" not in os.environ, reason="set FAULTS_NEMESES to a list: name,name,...")
 def test_the_nemeses_that_were_asked_for(run_under: Run) -> None:
     """To find something again: FAULTS_NEMESES=broker_killed,database_slow FAULTS_SEED=7 make faults."""
-    run_under(*os.environ["FAULTS_NEMESES"].split(","))
+    workers = os.environ.get("FAULTS_WORKERS", "toxic,encode,hint")
+    run_under(*os.environ["FAULTS_NEMESES"].split(","), workers=tuple(workers.split(",")))

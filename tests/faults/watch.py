@@ -103,7 +103,7 @@ class Watch:
                 ]
                 if late:
                     lies.append(
-                        f"{worker} was ready {late[0]:.1f} to {late[-1]:.1f} s into '{window.why}' ({len(late)} samples), "
+                        f"{worker} was ready {late[0]:.1f} to {late[-1]:.1f} s into '{window.why}' ({len(late)} x), "
                         f"which lasted {window.ended - window.began:.1f} s"
                     )
         return lies
