@@ -13,6 +13,7 @@ from feedmill.settings import (
     LogSettings,
     ModelSettings,
     ProbeSettings,
+    RoutingSettings,
     StoreSettings,
 )
 from feedmill.settings_help import rows
@@ -24,7 +25,7 @@ END = "<!-- end of settings -->\n"
 
 GROUPS: dict[str, tuple[type[Group], ...]] = {
     "every worker": (BrokerSettings, StoreSettings, BatchSettings, ProbeSettings, LogSettings),
-    "toxic and encode": (ModelSettings,),
+    "toxic and encode": (ModelSettings, RoutingSettings),
     "hint": (FollowSettings, HintSettings),
 }
 

@@ -148,10 +148,11 @@ class Arena:
         with self._lock:
             self.processes[worker] = WorkerProcess(worker, process, port, log)
 
-    def restart_when_ended(self, worker: str, timeout_seconds: float = 60.0) -> None:
-        """What a kubelet does: wait for the process to end, note how, start it again."""
+    def restart_when_ended_without_faults(self, worker: str) -> None:
+        """The next life of a worker that was told to die goes without the fault."""
         process = self.processes[worker].process
-        process.wait(timeout_seconds)
+        self.faults.pop(worker, None)
+        process.wait(HEAL_SECONDS)
         self.exits.append(f"{worker}: {process.returncode}")
         self.start_worker(worker)
 

@@ -125,8 +125,8 @@ def _vector_violations(arena: Arena, clean: Clean, wanted: set[str]) -> list[str
 
 
 def _same(vector: Any, clean: Clean, text: str) -> bool:
-    expected = clean.vectors[text]
-    if vector.shape != expected.shape:
+    expected = clean.vectors.get(text)
+    if expected is None or vector.shape != expected.shape:
         return False
     cosine = float(vector @ expected / (np.linalg.norm(vector) * np.linalg.norm(expected)))
     return cosine >= 1 - COSINE_TOLERANCE

@@ -16,6 +16,18 @@ class Route:
     result_queue: str
     """The result queue; also its routing key in ``exchange``."""
     collection: str
+    source: str = ""
+    """The queue that is consumed instead of ``queue``: a rollout's candidate has one of its own."""
+
+    @property
+    def consumed(self) -> str:
+        """The queue that the worker takes its messages from."""
+        return self.source or self.queue
+
+    @property
+    def candidate_queue(self) -> str:
+        """Where the stable worker puts what a rollout's candidate shall handle."""
+        return f"{self.queue}.candidate"
 
     @property
     def dead_queue(self) -> str:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import NoReturn
 
-from feedmill.errors import ModelError, SettingsError
+from feedmill.errors import ModelError, Outage, SettingsError
 from feedmill.lane import THREAD_PREFIX
 
 log = logging.getLogger(__name__)
@@ -66,6 +66,7 @@ def run_process(main: Callable[[Shutdown], Awaitable[None]]) -> int:
 _EXPECTED: tuple[tuple[type[Exception], int], ...] = (
     (SettingsError, EXIT_USAGE),
     (ModelError, EXIT_FAILED),
+    (Outage, EXIT_FAILED),
     (OSError, EXIT_FAILED),
 )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
@@ -10,6 +12,7 @@ from prometheus_client.process_collector import ProcessCollector
 _LATENCY = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 _LAG = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1)
 _ITEMS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+_SHARES = (0.001, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1)
 _TOKENS = (16, 64, 256, 512, 1024, 2048, 4096, 8192, 16384)
 
 
@@ -55,6 +58,18 @@ class MetricFamilies:
         self.missing = counter("documents_missing_total", "Writes to posts or comments that do not exist")
         self.ready = gauge("ready", "1 while /readyz answers 200")
         self.loop_tasks = gauge("loop_tasks", "Tasks on the event loop: bounded by the prefetch, steady when idle")
+        self.verdicts = counter("verdicts_total", "Messages judged, by verdict", "verdict")
+        self.labelled = counter("labels_total", "Messages whose score of a label reached its threshold", "label")
+        self.routing_share = gauge("routing_share_percent", "Share of the messages that is handed to a candidate")
+        self.routing_mirrors = gauge("routing_mirrors", "1 while copies go to a candidate")
+        self.routing_generation = gauge("routing_generation", "Generation of the routing file in effect")
+        self.routing_valid = gauge("routing_file_valid", "0 while the routing file is unusable and the last one holds")
+        self.mirrored = counter("mirrored_total", "Copies for a candidate, by what became of them", "outcome")
+        self.not_taken = counter("hand_overs_refused_total", "Messages that no candidate's queue took: handled here")
+        self.compared = counter("shadow_compared_total", "Verdicts of a shadow against the stable worker's", "verdict")
+        self.score_drift = histogram(
+            "shadow_score_drift", "Largest difference of a label's score between shadow and stable", _SHARES
+        )
 
 
 class Metrics:
@@ -75,6 +90,12 @@ class Metrics:
         self.ready = families.ready.labels(worker)
         self.missing = families.missing.labels(worker)
         self.loop_tasks = families.loop_tasks.labels(worker)
+        self.routing_share = families.routing_share.labels(worker)
+        self.routing_mirrors = families.routing_mirrors.labels(worker)
+        self.routing_generation = families.routing_generation.labels(worker)
+        self.routing_valid = families.routing_valid.labels(worker)
+        self.not_taken = families.not_taken.labels(worker)
+        self.score_drift = families.score_drift.labels(worker)
         self.outcomes: dict[str, int] = {}
         """How many messages ended how, for the worker's own report."""
         self._families = families
@@ -94,6 +115,18 @@ class Metrics:
 
     def session_lost(self, cause: str) -> None:
         self._families.sessions_lost.labels(self.worker, cause).inc()
+
+    def verdict(self, verdict: str, labels: Iterable[str]) -> None:
+        """One message was judged; ``labels`` are those whose score reached its threshold."""
+        self._families.verdicts.labels(self.worker, verdict).inc()
+        for label in labels:
+            self._families.labelled.labels(self.worker, label).inc()
+
+    def mirrored(self, outcome: str) -> None:
+        self._families.mirrored.labels(self.worker, outcome).inc()
+
+    def compared(self, verdict: str) -> None:
+        self._families.compared.labels(self.worker, verdict).inc()
 
     def outage(self, dependency: str) -> None:
         self._families.outages.labels(self.worker, dependency).inc()

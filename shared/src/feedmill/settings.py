@@ -104,6 +104,26 @@ class BrokerSettings(Group):
         return f"{parts.scheme}://{host}:{parts.port or default_port}{parts.path}"
 
 
+class RoutingSettings(Group):
+    """The part that a worker has in a rollout: docs/rollouts.md."""
+
+    role: Literal["stable", "candidate", "shadow"] = Field(
+        "stable",
+        description="stable, or a rollout's candidate (handles what stable hands over) or shadow (judges copies, "
+        "publishes nothing)",
+    )
+    input_queue: str = Field(
+        "", max_length=200, description="queue to consume; empty: the contract's, for a candidate <queue>.candidate"
+    )
+    routing_file: str = Field(
+        "", description="stable: JSON file that says what goes to a candidate; read again when it changes; empty: none"
+    )
+    routing_poll_seconds: Seconds = Field(1.0, description="how often the routing file is looked at")
+    mirror_ttl_seconds: int = Field(
+        3600, ge=1, le=86_400, description="a copy that no candidate takes is dropped by the broker after this"
+    )
+
+
 class StoreSettings(Group):
     """The database that speaks MongoDB's protocol."""
 

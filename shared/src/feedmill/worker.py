@@ -9,10 +9,11 @@ import platform
 import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn
 
 from feedmill import __version__, logs
+from feedmill.broker.candidate import Forwarder, ShadowSettler
 from feedmill.broker.settle import Settler
 from feedmill.broker.supervisor import PART as CONSUMER
 from feedmill.broker.supervisor import Supervisor
@@ -27,7 +28,8 @@ from feedmill.pipeline.handler import Handler
 from feedmill.pipeline.item import Stage
 from feedmill.pipeline.pipeline import Pipeline
 from feedmill.probes import ProbeServer, worker_routes
-from feedmill.settings import BatchSettings, BrokerSettings, Group, LogSettings, ProbeSettings, read
+from feedmill.routing import RoutingFile
+from feedmill.settings import BatchSettings, BrokerSettings, Group, LogSettings, ProbeSettings, RoutingSettings, read
 from feedmill.settings_help import describe
 from feedmill.tracing import make_tracer
 
@@ -48,6 +50,7 @@ class WorkerSettings:
     batch: BatchSettings = field(default_factory=lambda: read(BatchSettings))
     probes: ProbeSettings = field(default_factory=lambda: read(ProbeSettings))
     logs: LogSettings = field(default_factory=lambda: read(LogSettings))
+    routing: RoutingSettings = field(default_factory=lambda: read(RoutingSettings))
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,13 +91,16 @@ class Worker:
     async def _work(self, handler: Handler[Any, Any, Any], shutdown: Shutdown) -> None:
         gate = Gate(handler.ready, self.kind.dependencies, self._instruments)
         broker = self.settings.broker
-        settler = Settler(broker, self.kind.route)
+        route = routed(self.kind.route, self.settings.routing)
+        routing = RoutingFile(self._routing_path(), self.settings.routing.routing_poll_seconds, self.metrics)
+        settler = self._settler(route, routing)
         pipeline = Pipeline(handler, settler, self.settings.batch, broker.max_body_bytes, self._instruments, gate.trip)
-        supervisor = Supervisor(broker, self.kind.route, self._instruments, pipeline)
+        supervisor = Supervisor(broker, route, self._instruments, pipeline)
         async with asyncio.TaskGroup() as group:
             tasks = [
                 group.create_task(supervisor.run(), name="broker"),
                 group.create_task(pipeline.run(), name="pipeline"),
+                group.create_task(routing.run(), name="routing"),
             ]
             watching = group.create_task(gate.run(supervisor, pipeline), name="gate")
             await shutdown.requested.wait()
@@ -102,6 +108,19 @@ class Worker:
             await self._drain(supervisor, pipeline, gate, shutdown)
             for task in tasks:
                 task.cancel()
+
+    def _routing_path(self) -> str:
+        """Only the stable worker routes."""
+        settings = self.settings.routing
+        return settings.routing_file if settings.role == "stable" else ""
+
+    def _settler(self, route: Route, routing: RoutingFile) -> Settler | ShadowSettler:
+        settings = self.settings.routing
+        if settings.role == "shadow":
+            return ShadowSettler(route, self.metrics)
+        forwarder = Forwarder(route, routing, settings.mirror_ttl_seconds, self.metrics)
+        is_candidate = settings.role == "candidate"
+        return Settler(self.settings.broker, route, None if is_candidate else forwarder, is_candidate=is_candidate)
 
     async def _drain(
         self, supervisor: Supervisor, pipeline: Pipeline[Any, Any, Any], gate: Gate, shutdown: Shutdown
@@ -131,6 +150,12 @@ class Worker:
             self.metrics.ready.set(self.health.is_ready())
             self.metrics.loop_tasks.set(len(asyncio.all_tasks()))
             report.tick()
+
+
+def routed(route: Route, settings: RoutingSettings) -> Route:
+    """The route with the queue that a worker of this role consumes."""
+    own = route.candidate_queue if settings.role != "stable" else ""
+    return replace(route, source=settings.input_queue or own)
 
 
 async def _finish_started(supervisor: Supervisor, pipeline: Pipeline[Any, Any, Any], gate: Gate) -> None:
@@ -167,13 +192,21 @@ class _Report:
         self._last = answered
 
 
-def run_worker(kind: WorkerKind, argv: list[str] | None = None) -> NoReturn:
-    """The worker's command: parse arguments, run until a signal, exit."""
+def run_worker(kind: WorkerKind, argv: list[str] | None = None, *, more: str = "") -> NoReturn:
+    """The worker's command: parse arguments, run until a signal, exit. ``more``: a line for its ``--help``."""
     name = kind.route.worker
-    groups: tuple[type[Group], ...] = (BrokerSettings, *kind.groups, BatchSettings, ProbeSettings, LogSettings)
+    groups: tuple[type[Group], ...] = (
+        BrokerSettings,
+        *kind.groups,
+        BatchSettings,
+        ProbeSettings,
+        LogSettings,
+        RoutingSettings,
+    )
     parser = argparse.ArgumentParser(
         prog=f"python -m feedmill_{name}",
-        description=f"Feedmill's {name} worker: {kind.route.queue} -> {kind.route.result_queue}. Stops on SIGTERM.",
+        description=f"Feedmill's {name} worker: {kind.route.queue} -> {kind.route.result_queue}. Stops on SIGTERM."
+        + (f"\n\n{more}" if more else ""),
         epilog="settings, from the environment or a .env file:\n\n" + describe(groups),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -18,11 +18,16 @@ from feedmill.spaces import (
     active_name,
     active_space,
     changed_since,
+    content_states,
+    coverage,
+    drop_space,
     ensure_active,
+    list_spaces,
     read_vectors,
     register_space,
     stream_ids,
     stream_vectors,
+    write_if_unmoved,
     write_vectors,
 )
 from feedmill.store import Store, Write
@@ -60,6 +65,65 @@ async def test_the_first_space_becomes_active_and_only_activate_changes_that(sto
     with pytest.raises(ModelError, match="never-seen"):
         await activate(store, "never-seen")
     assert await active_name(store) == second.name
+
+
+async def test_spaces_are_listed_counted_and_dropped_but_never_the_active_one(store: Store, space: Space) -> None:
+    second = replace(space, name=space.name + "-2")
+    for each in (space, second):
+        await register_space(store, each)
+    await ensure_active(store, space.name)
+    await write_vectors(store, second, [vector("a", 1, 2, 3), vector("orphan", 1, 2, 3)])
+    await store.write("posts", [Write(post_id, {"$set": {"content": "x"}}, upsert=True) for post_id in "abc"])
+    assert await coverage(store, second) == (1, 3)
+    assert await coverage(store, second, exact=False) == (2, 3)
+    listed = {info.space: (info.is_active, info.state, info.vectors) for info in await list_spaces(store)}
+    assert listed == {space: (True, "registered", 0), second: (False, "registered", 2)}
+    with pytest.raises(ModelError, match="active one"):
+        await drop_space(store, space.name)
+    assert (await list_spaces(store))[0].state == "registered"
+    assert await drop_space(store, second.name) == 2
+    assert [info.space for info in await list_spaces(store)] == [space]
+    for gone in (drop_space(store, second.name), activate(store, second.name)):
+        with pytest.raises(ModelError, match="not registered"):
+            await gone
+    assert await active_name(store) == space.name
+
+
+async def test_a_space_that_is_being_dropped_is_not_made_active(store: Store, space: Space) -> None:
+    second = replace(space, name=space.name + "-2")
+    for each in (space, second):
+        await register_space(store, each)
+    await ensure_active(store, space.name)
+    dropping = {"$set": {"state": "dropping"}}
+    await store.write("vector_spaces", [Write(second.name, dropping)])
+    with pytest.raises(ModelError, match="dropped"):
+        await activate(store, second.name)
+    assert await active_name(store) == space.name
+
+
+async def test_a_vector_that_was_written_since_it_was_looked_at_is_left_alone(store: Store, space: Space) -> None:
+    await register_space(store, space)
+    await ensure_active(store, space.name)
+    posts = {
+        post_id: {"_id": post_id, "content": f"text of {post_id}"} for post_id in ("new", "raced", "old", "edited")
+    }
+    await store.write("posts", [Write(i, {"$set": {"content": p["content"]}}, upsert=True) for i, p in posts.items()])
+    await write_vectors(store, space, [VectorWrite(i, packed(9, 9, 9), "before") for i in ("old", "edited")])
+    seen = await content_states(store, space, posts)
+    await asyncio.sleep(0.002)  # the server's time is in milliseconds
+    live = [VectorWrite(i, packed(1, 1, 1), "live") for i in ("raced", "edited")]
+    assert (await write_vectors(store, space, live)).errors == [None, None]
+    late = [VectorWrite(i, packed(2, 2, 2), f"late {i}") for i in posts]
+    assert await write_if_unmoved(store, space, late, seen, posts) == 2
+    stored = await content_states(store, space, posts)
+    assert {i: state.content_hash for i, state in stored.items()} == {
+        "new": "late new",
+        "old": "late old",
+        "raced": "live",
+        "edited": "live",
+    }
+    embeddings = {i: post["embedding"] for i, post in (await store.find("posts", posts)).items()}
+    assert embeddings == {"new": [2, 2, 2], "old": [2, 2, 2], "raced": [1, 1, 1], "edited": [1, 1, 1]}
 
 
 async def test_vectors_are_stored_as_bson_vectors_and_read_back(store: Store, space: Space) -> None:

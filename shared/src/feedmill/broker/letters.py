@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any
 
+import orjson
 from pamqp import encode
 from pamqp.commands import Basic
 
@@ -28,6 +29,9 @@ EXCHANGE = "x-feedmill-exchange"
 ROUTING_KEY = "x-feedmill-routing-key"
 DROPPED_HEADERS = "x-feedmill-headers-dropped"
 OWN_PREFIX = "x-feedmill-"
+VERDICT = "x-feedmill-verdict"
+"""On a copy for a candidate: what the stable worker made of the message, as JSON."""
+MAX_VERDICT_BYTES = 8192
 
 TRACE_HEADERS = frozenset({"traceparent", "tracestate", "baggage", "b3", "x-request-id", "x-correlation-id"})
 """What comes back on the result; also every header that starts with ``x-b3-``."""
@@ -117,6 +121,67 @@ def replay_properties(properties: Basic.Properties) -> Basic.Properties:
     )
 
 
+def handed_over_properties(route: Route, delivery: Delivery) -> Basic.Properties:
+    """Properties of a message that the stable worker leaves to a candidate: its own, and where it came from."""
+    properties = replay_properties(delivery.properties)
+    kept, dropped = _portable(delivery.properties.headers or {})
+    properties.headers = kept | _origin(delivery) | ({DROPPED_HEADERS: dropped} if dropped else {})
+    properties.message_id = result_message_id(route, delivery)
+    return properties
+
+
+def mirrored_properties(route: Route, delivery: Delivery, verdict: str, ttl_seconds: int) -> Basic.Properties:
+    """Properties of a copy for a candidate. Its id differs from its result's, which is published at the same time."""
+    properties = handed_over_properties(route, delivery)
+    assert properties.headers is not None  # noqa: S101 (for the type checker; always set)
+    properties.headers[VERDICT] = verdict
+    properties.message_id = str(uuid.uuid5(_NAMESPACE, f"{properties.message_id}\0copy"))
+    properties.expiration = str(ttl_seconds * 1000)
+    return properties
+
+
+def shadow_retry_properties(route: Route, delivery: Delivery, failure: MessageError) -> Basic.Properties:
+    """Properties of a copy that is judged once more."""
+    properties = _republished(route, delivery, failure)
+    assert properties.headers is not None  # noqa: S101 (for the type checker; always set)
+    properties.headers[VERDICT] = (delivery.properties.headers or {}).get(VERDICT, "{}")
+    return properties
+
+
+def returned_properties(route: Route, delivery: Delivery) -> Basic.Properties:
+    """Properties of a message on its way back from a candidate's queue to the input queue, its failures still known."""
+    properties = handed_over_properties(route, delivery)
+    if count := attempts(delivery.properties):
+        assert properties.headers is not None  # noqa: S101 (for the type checker; always set)
+        properties.headers[ATTEMPT] = count
+    return properties
+
+
+def is_copy(properties: Basic.Properties) -> bool:
+    """Whether the stable worker has handled the message itself: this is a copy for a candidate."""
+    return VERDICT in (properties.headers or {})
+
+
+def mirrored_verdict(properties: Basic.Properties) -> dict[str, Any]:
+    """The stable worker's verdict on a copy; empty where there is none that can be read."""
+    text = (properties.headers or {}).get(VERDICT)
+    if not isinstance(text, str) or len(text) > MAX_VERDICT_BYTES:
+        return {}
+    try:
+        value = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _origin(delivery: Delivery) -> Headers:
+    own = delivery.properties.headers or {}
+    return {
+        EXCHANGE: _text(own.get(EXCHANGE)) or delivery.exchange,
+        ROUTING_KEY: _text(own.get(ROUTING_KEY)) or delivery.routing_key,
+    }
+
+
 def _republished(route: Route, delivery: Delivery, failure: MessageError) -> Basic.Properties:
     """The message's own properties and headers, and what happened to it.
 
@@ -130,9 +195,7 @@ def _republished(route: Route, delivery: Delivery, failure: MessageError) -> Bas
         DETAIL: failure.detail,
         FIRST_FAILED_AT: _text(own.get(FIRST_FAILED_AT)) or _now(),
         QUEUE: route.queue,
-        EXCHANGE: _text(own.get(EXCHANGE)) or delivery.exchange,
-        ROUTING_KEY: _text(own.get(ROUTING_KEY)) or delivery.routing_key,
-    }
+    } | _origin(delivery)
     kept, dropped = _portable(own)
     if dropped:
         headers[DROPPED_HEADERS] = dropped

@@ -124,9 +124,9 @@ class Session:
         # Where the client library tells of a cancel by the broker, hear it at once; check() finds it in any case.
         if hasattr(channel, "on_consumer_cancel_callbacks"):
             channel.on_consumer_cancel_callbacks.add(self._on_cancelled)
-        async with self._guard(f"consume from {self._route.queue}"):
+        async with self._guard(f"consume from {self._route.consumed}"):
             await channel.basic_qos(prefetch_count=self._settings.prefetch)
-            answer = await channel.basic_consume(self._route.queue, deliver)
+            answer = await channel.basic_consume(self._route.consumed, deliver)
         self._consumer_tag = answer.consumer_tag
 
     def _delivery(self, message: DeliveredMessage) -> Delivery:
@@ -144,7 +144,7 @@ class Session:
         )
 
     def _on_cancelled(self, _: object) -> None:
-        self.fail("consumer_cancelled", f"the broker cancelled the consumer of {self._route.queue}")
+        self.fail("consumer_cancelled", f"the broker cancelled the consumer of {self._route.consumed}")
 
     async def stop_consuming(self) -> None:
         """Take no more messages; those taken stay ours to settle. Does nothing where none are taken."""

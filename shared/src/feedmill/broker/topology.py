@@ -33,6 +33,9 @@ async def declare(connection: AbstractConnection, route: Route, settings: Broker
     await _ensure_exchange(connection, route.exchange, timeout)
     await _ensure_queue(connection, route.queue, queue_arguments(settings), timeout)
     await _bind(connection, route.queue, route.exchange, timeout)
+    if route.consumed != route.queue:
+        # A candidate's: bound to nothing, the stable worker alone publishes to it.
+        await _ensure_queue(connection, route.consumed, queue_arguments(settings), timeout)
     await declare_results(connection, route, settings)
     await _ensure_queue(connection, route.dead_queue, queue_arguments(settings), timeout)
     for delay in settings.retry_delays_seconds:

@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
 from feedmill.broker import letters
+from feedmill.broker.candidate import ShadowSettler
 from feedmill.broker.errors import SessionLost
 from feedmill.broker.session import Delivery, Session
 from feedmill.broker.settle import Settler
@@ -30,6 +31,9 @@ from feedmill.wire import decode_object
 
 log = logging.getLogger(__name__)
 
+HANDED_OVER = "handed_over"
+"""How a message ends here that a rollout's candidate handles."""
+
 Given = TypeVar("Given")
 Answer = TypeVar("Answer")
 
@@ -40,7 +44,7 @@ class Pipeline(Generic[Request, Work, Output]):
     def __init__(
         self,
         handler: Handler[Request, Work, Output],
-        settler: Settler,
+        settler: Settler | ShadowSettler,
         settings: BatchSettings,
         max_body_bytes: int,
         instruments: Instruments,
@@ -82,13 +86,37 @@ class Pipeline(Generic[Request, Work, Output]):
             self._aside(self._hand_back_one(item))
             return
         try:
-            item.request = self._decode(delivery)
+            body = decode_object(delivery.body, self._max_body_bytes)
+            item.request = self._decode(delivery, body)
         except MessageError as failure:
             item.stage = Stage.SETTLING
             self._aside(self._fail(item, failure))
         else:
-            self._arrived.append(item)
-            self._has_arrived.set()
+            if self._settler.takes(body, delivery):
+                item.stage = Stage.SETTLING
+                self._aside(self._hand_over(item))
+            else:
+                self._arrive(item)
+
+    def _arrive(self, item: Item) -> None:
+        self._arrived.append(item)
+        self._has_arrived.set()
+
+    async def _hand_over(self, item: Item) -> None:
+        """Leave the message to a rollout's candidate; handle it here where that has no queue."""
+        try:
+            is_taken = await self._settler.hand_over(item.delivery)
+            if is_taken:
+                await self._ack(item, HANDED_OVER)
+                return
+        except SessionLost:
+            self._void(item)
+            return
+        except Exception:  # a bug of the hand-over must not keep a message from being answered
+            log.exception("handing a message over failed")
+        if not item.is_settled:
+            item.stage = Stage.WAITING
+            self._arrive(item)
 
     def _trace(self, delivery: Delivery) -> Trace:
         try:
@@ -97,8 +125,7 @@ class Pipeline(Generic[Request, Work, Output]):
             self._throttled.log(logging.WARNING, "trace", "no span for a message", exc_info=True)
             return carry(delivery.properties.headers)
 
-    def _decode(self, delivery: Delivery) -> Request:
-        body = decode_object(delivery.body, self._max_body_bytes)
+    def _decode(self, delivery: Delivery, body: JsonObject) -> Request:
         try:
             attempt = letters.attempts(delivery.properties)
             return self._handler.decode(Message(body, attempt, is_last=self._settler.is_last(attempt)))
@@ -251,7 +278,8 @@ class Pipeline(Generic[Request, Work, Output]):
                 await self._settler.ack(item.delivery)
             finally:
                 self._release(item)
-            self._metrics.handle_seconds.observe(time.monotonic() - item.received)
+            if outcome != HANDED_OVER:  # quick, and no measure of this worker's model
+                self._metrics.handle_seconds.observe(time.monotonic() - item.received)
 
     async def _hand_back_one(self, item: Item) -> None:
         if self._claim(item, "returned"):

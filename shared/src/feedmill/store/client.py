@@ -26,6 +26,7 @@ Document = dict[str, Any]
 MAX_IDS_PER_QUERY = 100
 """Some MongoDB-like servers take quadratic time over a long ``$in``; to a mongod a few more questions are nothing."""
 
+_DUPLICATE_KEY = 11000
 _INDEX_EXISTS_CODES = {85, 86}  # IndexOptionsConflict, IndexKeySpecsConflict
 
 
@@ -119,6 +120,28 @@ class Store:
         """The changes of ``collection`` from now on, or after ``resume_token``."""
         return ChangeFeed(self._database[collection], resume_token, self.settings.operation_timeout_seconds)
 
+    async def page(self, collection: str, after: PostId, upto: PostId | None, limit: int) -> list[PostId]:
+        """Ids above ``after``, and up to ``upto``, of the same type, in order, at most ``limit``. Raises Outage."""
+        query = {"_id": {"$gt": after} if upto is None else {"$gt": after, "$lte": upto}}
+        async with self._call("page"):
+            cursor = self._database[collection].find(query, {"_id": 1}).sort("_id", 1).limit(limit)
+            return [document["_id"] for document in await cursor.to_list(limit)]
+
+    async def count(self, collection: str) -> int:
+        """How many documents there are, as the server's own figures say. Raises Outage."""
+        async with self._call("count"):
+            return int(await self._database[collection].estimated_document_count())
+
+    async def delete(self, collection: str, ids: Iterable[PostId]) -> None:
+        """Remove those of ``ids`` that are there. Raises Outage."""
+        async with self._call("delete"):
+            await self._database[collection].delete_many({"_id": {"$in": list(ids)}})
+
+    async def drop(self, collection: str) -> None:
+        """Remove a collection with its indexes; one that does not exist doesn't matter. Raises Outage."""
+        async with self._call("drop"):
+            await self._database[collection].drop()
+
     async def ensure_index(self, collection: str, field: str) -> None:
         """Make an ascending index on ``field``; one that exists, whatever its options, is left as it is."""
         async with self._call("create index"):
@@ -160,7 +183,9 @@ class Store:
                 counts = error.details or {}
                 if outage := faults.bulk_outage(counts):
                     raise outage from error
-        refused = counts.get("writeErrors", [])
+        refused = [
+            entry for entry in counts.get("writeErrors", []) if not _is_unmet(writes[wave[entry["index"]]], entry)
+        ]
         for entry in refused:
             errors[wave[entry["index"]]] = faults.write_error(entry.get("code"))
         return len(wave) - len(refused) - int(counts.get("nMatched", 0)) - int(counts.get("nUpserted", 0))
@@ -186,3 +211,8 @@ class Store:
             if outage := faults.as_outage(error):
                 raise outage from error
             raise
+
+
+def _is_unmet(write: Write, error: Mapping[str, Any]) -> bool:
+    """Whether the error only says that ``where`` did not hold: the server then tried to make a second document."""
+    return bool(write.where) and write.upsert and error.get("code") == _DUPLICATE_KEY

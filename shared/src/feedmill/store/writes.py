@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import bson
@@ -26,6 +26,8 @@ class Write:
     """Update operators, such as ``{"$set": {…}}``. Setting by id keeps a repeated write harmless."""
     upsert: bool = False
     """Whether to make the document where it does not exist."""
+    where: Mapping[str, Any] = field(default_factory=dict)
+    """What else has to hold for the document as it is; where it does not, nothing is written, without an error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +37,7 @@ class WriteReport:
     errors: list[MessageError | None]
     """One per write, in order; None: acknowledged."""
     missing: int
-    """Acknowledged writes that found no document and made none."""
+    """Acknowledged writes that found no document, or none for which ``where`` held, and made none."""
 
 
 def waves(writes: Sequence[Write]) -> list[list[int]]:
@@ -55,13 +57,13 @@ def waves(writes: Sequence[Write]) -> list[list[int]]:
 
 
 def operations(writes: Iterable[Write]) -> list[UpdateOne]:
-    return [UpdateOne({"_id": write.id}, write.update, upsert=write.upsert) for write in writes]
+    return [UpdateOne({**write.where, "_id": write.id}, write.update, upsert=write.upsert) for write in writes]
 
 
 def encoding_fault(write: Write) -> Reject | None:
     """Why ``write`` can't be sent at all, if so."""
     try:
-        encoded = bson.encode({"q": {"_id": write.id}, "u": write.update})
+        encoded = bson.encode({"q": {**write.where, "_id": write.id}, "u": write.update})
     except faults.ENCODING_ERRORS as error:
         return faults.encoding_error(type(error).__name__)
     if len(encoded) > MAX_DOCUMENT_BYTES:

@@ -1,4 +1,10 @@
-"""``python -m feedmill_encode``: run the encode worker until SIGTERM."""
+"""``feedmill-encode`` (or ``python -m feedmill_encode``): run the encode worker until SIGTERM.
+
+``feedmill-encode spaces`` lists, switches and removes embedding spaces; ``feedmill-encode backfill`` fills the
+configured model's space from the stored posts.
+"""
+
+import sys
 
 from feedmill.starting import prepare
 
@@ -7,4 +13,20 @@ prepare()
 from feedmill.worker import run_worker  # noqa: E402 (the imports are what takes long)
 from feedmill_encode.worker import KIND  # noqa: E402
 
-run_worker(KIND)
+
+def main() -> None:
+    """Run what the command line asks for; never returns."""
+    command, arguments = sys.argv[1:2], sys.argv[2:]
+    if command == ["spaces"]:
+        from feedmill_encode.spaces_command import run_spaces
+
+        run_spaces(arguments)
+    if command == ["backfill"]:
+        from feedmill_encode.backfill.command import run_backfill
+
+        run_backfill(arguments)
+    run_worker(KIND, more="feedmill-encode spaces --help and feedmill-encode backfill --help: its other commands")
+
+
+if __name__ == "__main__":
+    main()

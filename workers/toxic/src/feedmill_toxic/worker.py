@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from feedmill.contract import TOXIC
 from feedmill.instruments import Instruments
 from feedmill.lane import run_blocking
-from feedmill.settings import ModelSettings, StoreSettings, read
+from feedmill.settings import ModelSettings, RoutingSettings, StoreSettings, read
 from feedmill.store.opening import open_store
 from feedmill.worker import MODEL, WorkerKind
 from feedmill_toxic import DEFAULT_MODEL
@@ -23,6 +23,7 @@ async def open_handler(instruments: Instruments) -> AsyncIterator[ToxicHandler]:
 
     model_settings = read(ModelSettings)
     store_settings = read(StoreSettings)
+    is_shadow = read(RoutingSettings).role == "shadow"
 
     def load() -> LoadedClassifier:
         loaded = load_classifier(model_settings, DEFAULT_MODEL)
@@ -34,7 +35,10 @@ async def open_handler(instruments: Instruments) -> AsyncIterator[ToxicHandler]:
     instruments.health.set(MODEL, "loading")
     loaded = await run_blocking(load, "load-model")
     async with open_store(store_settings, "feedmill-toxic") as store:
-        handler = ToxicHandler(loaded, store, model_settings.max_text_chars, instruments.metrics.missing.inc)
+        metrics = instruments.metrics
+        handler = ToxicHandler(
+            loaded, store, model_settings.max_text_chars, metrics.missing.inc, metrics.verdict, stores=not is_shadow
+        )
         try:
             yield handler
         finally:

@@ -1,31 +1,26 @@
-"""Embedding spaces: one collection of vectors for each model revision, and a pointer to the active one.
-
-``post_embeddings.<space>`` holds ``{_id, vector, contentHash, updatedAt}``: the post's id, a BSON Binary float32 vector
-(subtype 9), and the time of the write by the server's own clock (``$currentDate``), so that a reader that polls by
-``updatedAt`` compares times of one clock. ``vector_spaces`` holds one document per space and
-``{_id: "active", space}``.
-"""
+"""The vectors of a space: written by encode and its backfill, read and followed by hint."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
 import math
-import re
 import sys
 from array import array
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from bson import ObjectId
 from bson.binary import VECTOR_SUBTYPE, Binary, BinaryVectorDtype
 
-from feedmill.contract import ENCODE, SPACES_COLLECTION, VECTORS_COLLECTION_PREFIX
-from feedmill.errors import MessageError, ModelError, Reject
+from feedmill.contract import ENCODE
+from feedmill.errors import MessageError, Reject
 from feedmill.ids import PostId
+from feedmill.spaces.registry import active_name
+from feedmill.spaces.space import Space
 from feedmill.store import ChangeFeed, Document, Store, Write, WriteReport
 
 Vector = bytes
@@ -34,29 +29,8 @@ Vector = bytes
 FLOAT32_BYTES = 4
 
 _log = logging.getLogger(__name__)
-_ACTIVE = "active"
-_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,59}")
+_NO_VECTOR = {"contentHash": {"$exists": False}}
 _HEADER = BinaryVectorDtype.FLOAT32.value + b"\x00"  # element type and padding, as Binary.from_vector writes them
-
-
-@dataclass(frozen=True, slots=True)
-class Space:
-    """An embedding space. Only vectors of one model at one revision may share it."""
-
-    name: str
-    model: str
-    revision: str
-    dimensions: int
-
-    def __post_init__(self) -> None:
-        if not _NAME.fullmatch(self.name) or self.name == _ACTIVE:
-            raise ModelError(f"space {self.name!r}: expected 1 to 60 of a-z, 0-9 and '-', and not 'active'")
-        if self.dimensions < 1:
-            raise ModelError(f"space {self.name}: expected at least 1 dimension, got {self.dimensions}")
-
-    @property
-    def collection(self) -> str:
-        return VECTORS_COLLECTION_PREFIX + self.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,64 +51,12 @@ class StoredVector:
     updated_at: datetime | None
 
 
-async def register_space(store: Store, space: Space) -> None:
-    """Make ``space`` known and index its collection. Repeating it changes nothing.
+@dataclass(frozen=True, slots=True)
+class ContentState:
+    """What a stored vector was made from, and when it was written."""
 
-    Raises:
-        ModelError: the name belongs to a space with another revision or other dimensions.
-        Outage: the database is away.
-    """
-    fields = {
-        "model": space.model,
-        "revision": space.revision,
-        "dimensions": space.dimensions,
-        "state": "registered",
-        "createdAt": datetime.now(UTC),
-    }
-    await _write_one(store, Write(space.name, {"$setOnInsert": fields}, upsert=True))
-    known = (await store.find(SPACES_COLLECTION, [space.name]))[space.name]
-    if (known.get("revision"), known.get("dimensions")) != (space.revision, space.dimensions):
-        raise ModelError(
-            f"space {space.name} is registered with revision {known.get('revision')} and {known.get('dimensions')} "
-            f"dimensions: expected revision {space.revision} and {space.dimensions} dimensions"
-        )
-    await store.ensure_index(space.collection, "updatedAt")
-
-
-async def ensure_active(store: Store, name: str) -> str:
-    """Make ``name`` the active space if none is, atomically; answer the active space's name. Raises Outage."""
-    fields = {"space": name, "changedAt": datetime.now(UTC)}
-    await _write_one(store, Write(_ACTIVE, {"$setOnInsert": fields}, upsert=True))
-    return await active_name(store) or name
-
-
-async def active_name(store: Store) -> str | None:
-    """The active space's name; None before the first space was made active. Raises Outage."""
-    pointer = (await store.find(SPACES_COLLECTION, [_ACTIVE])).get(_ACTIVE)
-    return str(pointer["space"]) if pointer else None
-
-
-async def active_space(store: Store) -> Space | None:
-    """The active space; None before the first space was made active.
-
-    Raises:
-        ModelError: the pointer names a space that was never registered.
-        Outage: the database is away.
-    """
-    name = await active_name(store)
-    return await _known_space(store, name) if name is not None else None
-
-
-async def activate(store: Store, name: str) -> None:
-    """Point to ``name`` instead of the space that is active now, atomically.
-
-    Raises:
-        ModelError: the space was never registered.
-        Outage: the database is away.
-    """
-    await _known_space(store, name)
-    update = {"$set": {"space": name}, "$currentDate": {"changedAt": True}}
-    await _write_one(store, Write(_ACTIVE, update, upsert=True))
+    content_hash: str
+    updated_at: datetime | None
 
 
 async def write_vectors(
@@ -151,11 +73,76 @@ async def write_vectors(
     """
     errors: list[MessageError | None] = [_vector_error(space, write) for write in writes]
     await _write_sound(store, space.collection, [_vector_update(write) for write in writes], errors)
-    missing = 0
-    if await active_name(store) == space.name:
-        posts = [_post_update(write, error, upsert=upsert_posts) for write, error in zip(writes, errors, strict=True)]
-        missing = await _write_sound(store, ENCODE.collection, posts, errors)
+    missing = await write_posts(store, space, writes, errors, upsert=upsert_posts)
     return WriteReport(errors, missing)
+
+
+async def write_posts(
+    store: Store,
+    space: Space,
+    writes: Sequence[VectorWrite],
+    errors: list[MessageError | None],
+    *,
+    upsert: bool = False,
+) -> int:
+    """Only the second half of :func:`write_vectors`: ``posts.embedding``, while ``space`` is the active one.
+
+    Those with an error so far are left out; new errors are noted in ``errors``. Answers how many posts were missing.
+
+    Raises:
+        Outage: the database is away.
+    """
+    if await active_name(store) != space.name:
+        return 0
+    posts = [_post_update(write, error, upsert=upsert) for write, error in zip(writes, errors, strict=True)]
+    return await _write_sound(store, ENCODE.collection, posts, errors)
+
+
+async def write_if_unmoved(
+    store: Store,
+    space: Space,
+    writes: Sequence[VectorWrite],
+    seen: Mapping[PostId, ContentState],
+    posts: Mapping[PostId, Document],
+) -> int:
+    """Store vectors beside live traffic: only where nobody else has written since ``seen`` (:func:`content_states`).
+
+    Read ``seen`` before ``posts``: then whoever encodes a newer content either had written it before, and ``posts``
+    hold that content, or writes it later, and this write stands back or is overwritten by it. ``posts.embedding`` is
+    set where the post still has the ``content`` and ``title`` that ``posts`` hold. Answers how many vectors are stored
+    now that are those of ``writes``.
+
+    Raises:
+        Outage: the database is away.
+    """
+    errors: list[MessageError | None] = [_vector_error(space, write) for write in writes]
+    updates = [_vector_update(write, _unmoved(seen.get(write.id))) for write in writes]
+    await _write_sound(store, space.collection, updates, errors)
+    now = await content_states(store, space, [write.id for write in writes])
+    standing = [write for write in writes if write.id in now and now[write.id].content_hash == write.content_hash]
+    if standing and await active_name(store) == space.name:
+        same = [{field: posts[write.id].get(field) for field in ("content", "title")} for write in standing]
+        updates = [_post_update(write, None, where=where) for write, where in zip(standing, same, strict=True)]
+        await store.write(ENCODE.collection, updates)
+    return len(standing)
+
+
+async def content_states(store: Store, space: Space, ids: Iterable[PostId]) -> dict[PostId, ContentState]:
+    """What the vectors of ``ids`` that ``space`` has were made from. Raises Outage."""
+    documents = await store.find(space.collection, ids, {"contentHash": 1, "updatedAt": 1})
+    return {
+        post_id: ContentState(str(document["contentHash"]), document.get("updatedAt"))
+        for post_id, document in documents.items()
+        if "contentHash" in document
+    }
+
+
+async def unchanged_vectors(store: Store, space: Space, hashes: Mapping[PostId, str]) -> dict[PostId, Vector]:
+    """The stored vectors of those posts whose content has the hash that is given for it. Raises Outage."""
+    documents = await store.find(space.collection, hashes, {"vector": 1, "contentHash": 1})
+    same = (document for document in documents.values() if document.get("contentHash") == hashes[document["_id"]])
+    stored = (_stored(document, space.dimensions) for document in same)
+    return {entry.id: entry.vector for entry in stored if entry is not None}
 
 
 async def read_vectors(store: Store, space: Space, ids: Iterable[PostId]) -> dict[PostId, Vector]:
@@ -211,22 +198,6 @@ def content_hash(*texts: str) -> str:
     return hashlib.sha256(joined.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
-async def _known_space(store: Store, name: str) -> Space:
-    document = (await store.find(SPACES_COLLECTION, [name])).get(name)
-    if document is None:
-        raise ModelError(f"space {name} is not registered in {SPACES_COLLECTION}")
-    return Space(name, str(document["model"]), str(document["revision"]), int(document["dimensions"]))
-
-
-async def _write_one(store: Store, write: Write) -> None:
-    """Write to ``vector_spaces``. Two first writers of one document collide harmlessly: one of them tries again."""
-    for _ in range(3):
-        error = (await store.write(SPACES_COLLECTION, [write])).errors[0]
-        if error is None:
-            return
-    raise ModelError(f"{SPACES_COLLECTION} can't be written: {error}")
-
-
 async def _write_sound(
     store: Store, collection: str, writes: Sequence[Write], errors: list[MessageError | None]
 ) -> int:
@@ -238,14 +209,22 @@ async def _write_sound(
     return report.missing
 
 
-def _vector_update(write: VectorWrite) -> Write:
+def _vector_update(write: VectorWrite, where: Mapping[str, Any] | None = None) -> Write:
     fields = {"vector": Binary(_HEADER + write.vector, VECTOR_SUBTYPE), "contentHash": write.content_hash}
-    return Write(write.id, {"$set": fields, "$currentDate": {"updatedAt": True}}, upsert=True)
+    update = {"$set": fields, "$currentDate": {"updatedAt": True}}
+    return Write(write.id, update, upsert=where is None or where == _NO_VECTOR, where=where or {})
 
 
-def _post_update(write: VectorWrite, error: MessageError | None, *, upsert: bool) -> Write:
+def _unmoved(seen: ContentState | None) -> Mapping[str, Any]:
+    # With the time: the hash alone would not show that the content went to another and back since.
+    return {"contentHash": seen.content_hash, "updatedAt": seen.updated_at} if seen else _NO_VECTOR
+
+
+def _post_update(
+    write: VectorWrite, error: MessageError | None, *, upsert: bool = False, where: Mapping[str, Any] | None = None
+) -> Write:
     numbers = [] if error else _numbers(write.vector).tolist()
-    return Write(write.id, {"$set": {"embedding": numbers}}, upsert=upsert)
+    return Write(write.id, {"$set": {"embedding": numbers}}, upsert=upsert, where=where or {})
 
 
 def _vector_error(space: Space, write: VectorWrite) -> Reject | None:
