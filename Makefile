@@ -16,8 +16,8 @@ BIN := .venv/bin
 SUITES := $(wildcard tests/unit tests/integration tests/charts tests/e2e tests/faults)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev run up down status test test-unit test-integration test-e2e faults soak coverage charts charts-docs e2e \
-  lint format docs lock train-toxic images image-base test-images sbom scan clean
+.PHONY: help setup setup-dev run up down status test test-unit test-integration test-e2e faults soak coverage charts \
+  charts-docs e2e lint format docs lock train-toxic bench-hint images image-base test-images sbom scan clean
 
 help: ## Show these lines
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-18s %s\n", $$1, $$2 }' Makefile
@@ -92,6 +92,9 @@ lock: setup-dev ## Write requirements/*.txt from what is installed (how to renew
 
 train-toxic: setup ## Train the toxic worker's default model again (the data: models/toxic)
 	@$(BIN)/python models/toxic/train.py $(ARGS)
+
+bench-hint: setup-dev ## Measure the hint worker's index: bench/hint (minutes; ARGS=--quick: seconds)
+	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=2 $(BIN)/python bench/hint $(ARGS)
 
 images: ## Build the workers' container images (PYTHON_IMAGE=..., IMAGE_TAG=..., IMAGE_ARGS=...)
 	@set -e; for worker in $(IMAGES); do \

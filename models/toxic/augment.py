@@ -11,6 +11,7 @@ _LEET = {"a": "4@", "e": "3", "i": "1!", "o": "0", "s": "5$", "t": "7"}
 _LOOK_ALIKES = {"a": "а", "c": "с", "e": "е", "i": "і", "o": "о", "p": "р", "x": "х", "y": "у"}  # noqa: RUF001
 _INVISIBLE = "\u200b\u200c\u2060\u00ad"
 _LONGEST = 160
+_AROUND = 45  # words, so that the sentence is within the tokens that training reads
 
 
 def augmented(examples: list[Example], share: float, seed: int = 7) -> list[Example]:
@@ -35,7 +36,7 @@ def embedded(sentences: list[Example], clean: list[Example], count: int, seed: i
     toxic = [example for example in sentences if example.targets[0] == 1.0]
     chosen = []
     for example in chance.sample(toxic, min(count, len(toxic))):
-        words = chance.choice(clean).text.split()[:70]
+        words = chance.choice(clean).text.split()[:_AROUND]
         place = chance.choice((0, len(words) // 2, len(words)))
         text = " ".join((*words[:place], example.text.rstrip(".") + ".", *words[place:]))
         chosen.append(replace(example, text=text))

@@ -9,7 +9,7 @@ import io
 import random
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import nan
 from pathlib import Path
 
@@ -62,8 +62,11 @@ def _is_toxic(row: Row) -> Targets:
 
 
 def _tweet_class(wanted: str) -> Callable[[Row], Targets | None]:
-    """One of Davidson's classes: 0 hate speech, 1 offensive language, 2 neither."""
-    targets = {"0": known(toxic=1.0, identity_hate=1.0), "1": known(toxic=1.0), "2": CLEAN}[wanted]
+    """One of Davidson's classes: 0 hate speech, 1 offensive language, 2 neither.
+
+    "Offensive" is mostly slang among friends, which Jigsaw's annotators would not have called toxic: obscene alone.
+    """
+    targets = {"0": known(toxic=1.0, identity_hate=1.0), "1": known(obscene=1.0), "2": CLEAN}[wanted]
     return lambda row: targets if row["class"] == wanted else None
 
 
@@ -92,18 +95,18 @@ def _text(row: Row) -> str:
     return row["text"]
 
 
-_MADLIBS = 2500
+_MADLIBS = 1500
 
-TRAINING = (
-    Source("jigsaw_train_6label", _comment, six),
-    Source("jigsaw_train_extra_nontoxic", _text, _is_toxic),
+JIGSAW = Source("jigsaw_train_6label", _comment, six)
+"""The rows that decide what the labels mean: all of them; of the other sets samples, which must not outweigh them."""
+OTHERS = (
+    Source("jigsaw_train_extra_nontoxic", _text, _is_toxic, limit=1000),
     Source("davidson_tweets", _tweet, _tweet_class("0")),
-    # Most of its offensive tweets are slang among friends: a sample, so that they do not outweigh the rest.
-    Source("davidson_tweets", _tweet, _tweet_class("1"), limit=2000),
+    Source("davidson_tweets", _tweet, _tweet_class("1"), limit=600),
     Source("davidson_tweets", _tweet, _tweet_class("2"), limit=2500),
     Source("hatemojibuild_train", _text, _emoji_hate),
     Source("bias_madlibs_8k", _text, _is_toxic, limit=_MADLIBS),
-    Source("wiki_context_toxicity", _text, _only_clean, limit=3000),
+    Source("wiki_context_toxicity", _text, _only_clean, limit=300),
 )
 
 HELD_OUT = Source("jigsaw_heldout_6label", _comment, six)
@@ -114,6 +117,7 @@ HATECHECK = Source(
     lambda row: known(toxic=row["label_gold"] == "hateful"),
     part="functionality",
 )
+HATECHECK_TARGETS = replace(HATECHECK, part="target_ident")
 EMOJI_VALIDATION = Source("hatemojibuild_validation", _text, lambda row: known(toxic=float(row["label_gold"])))
 MADLIBS_VALIDATION = Source("bias_madlibs_8k", _text, _is_toxic, skip=_MADLIBS)
 
@@ -138,13 +142,15 @@ def read_source(folder: Path, source: Source, limit: int = 0, seed: int = 7) -> 
 
 
 def read_sentences(path: Path, weight: float = 1.0) -> list[Example]:
-    """Sentences of our own: a CSV of ``text`` and ``labels`` (names separated by spaces; none for a clean sentence)."""
+    """Sentences of our own: a CSV of ``text`` and ``labels`` (names separated by spaces; none for a clean sentence; a
+    label with a question mark is left open)."""
     examples = []
     for row in _read(path):
         names = set(row["labels"].split())
-        if unknown := names - set(LABELS):
+        if unknown := {name.removesuffix("?") for name in names} - set(LABELS):
             raise ValueError(f"{path}: unknown labels {sorted(unknown)} for {row['text']!r}; expected some of {LABELS}")
-        examples.append(Example(row["text"], tuple(float(label in names) for label in LABELS), weight))
+        targets = tuple(nan if f"{label}?" in names else float(label in names) for label in LABELS)
+        examples.append(Example(row["text"], targets, weight))
     return examples
 
 

@@ -22,9 +22,10 @@ class LoraLinear(nn.Module):
         nn.init.kaiming_uniform_(self.a, a=5**0.5)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        low = nn.functional.linear(nn.functional.linear(inputs, self.a), self.b)
-        output: Tensor = self.base(inputs) + self.scale * low
-        return output
+        low = nn.functional.linear(inputs, self.a).flatten(0, -2)
+        base: Tensor = self.base(inputs)
+        # One product that adds to the other's result: two passes less over the states, which are what takes the time.
+        return torch.addmm(base.flatten(0, -2), low, self.b.t(), alpha=self.scale).view_as(base)
 
 
 def attach(network: nn.Module, rank: int, alpha: float) -> dict[str, LoraLinear]:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 
 import numpy as np
 
 import augment
+from bias import Judge, identity_table
 from data import (
     EMOJI_VALIDATION,
     HATECHECK,
+    HATECHECK_TARGETS,
+    HELD_OUT,
     LABELS,
     MADLIBS_VALIDATION,
     OFFICIAL_TEST,
@@ -26,6 +29,7 @@ from data import (
 )
 from feedmill.errors import Reject
 from feedmill.models.classifier import LoadedClassifier
+from feedmill.models.head import HeadClassifier
 from feedmill_toxic.evaluation.metrics import (
     Confusion,
     Flags,
@@ -35,9 +39,10 @@ from feedmill_toxic.evaluation.metrics import (
     calibration_error,
     interval,
     quality,
+    share,
 )
 from prepare import SENTENCES
-from settle import as_array, natural_weights, verdicts
+from settle import NATURAL_RATE, REFERENCE_RATE, as_array, at_rate, verdicts, weights_at
 
 _DRAWS = 300
 _BLOCK = 512
@@ -67,30 +72,60 @@ class Set:
         return cls(rows, scored(loaded, [row.text for row in rows]))
 
     @property
+    def truth(self) -> Floats:
+        """``[rows, labels]``; NaN where the set does not say."""
+        return np.array([row.targets for row in self.rows], dtype=np.float64).reshape(-1, len(LABELS))
+
+    @property
     def toxic(self) -> Flags:
         return np.array([row.targets[0] > 0.5 for row in self.rows], dtype=np.bool_)
 
 
-def figures(loaded: LoadedClassifier, data: Path, limit: int = 0) -> list[str]:
-    """All tables as lines of Markdown."""
+def figures(loaded: LoadedClassifier, data: Path, limit: int = 0, before: LoadedClassifier | None = None) -> list[str]:
+    """All tables as lines of Markdown; ``before`` is a model to compare the bias towards groups with."""
     sets = {
         "official test rows": Set.of(loaded, data, OFFICIAL_TEST, limit),
         "HateCheck": Set.of(loaded, data, HATECHECK, limit),
         "HatemojiBuild, validation": Set.of(loaded, data, EMOJI_VALIDATION, limit),
         "bias madlibs, rows not trained on": Set.of(loaded, data, MADLIBS_VALIDATION, limit),
     }
+    hate = sets["HateCheck"]
+    targets = [row.part for row in read_source(data, HATECHECK_TARGETS, limit)]
     return [
         *_labels(loaded, sets["official test rows"]),
+        *_rates(loaded, sets["official test rows"]),
+        *_reliability(sets["official test rows"]),
         *_verdicts(loaded, sets),
         *_sentences(loaded),
-        *_functionality(loaded, sets["HateCheck"]),
+        *identity_table(_judge(loaded), _judge(before) if before else None),
+        *_functionality(loaded, hate),
+        *_parts(loaded, hate, targets, "HateCheck's target"),
         *_disguises(loaded),
     ]
 
 
+def held_out(loaded: LoadedClassifier, data: Path, limit: int = 0) -> str:
+    """The verdict's precision and recall on the rows that thresholds were chosen on, in words."""
+    rows = Set.of(loaded, data, HELD_OUT, limit)
+    answers, truth = verdicts(rows.scores, dict(loaded.policy.thresholds)), rows.truth
+    told = []
+    for rate in (REFERENCE_RATE, NATURAL_RATE):
+        result = quality(answers, rows.toxic, weights_at(truth, rate))
+        told.append(f"precision {result.precision:.2f} and recall {result.recall:.2f} where {rate:.1%} are toxic")
+    return f"{', '.join(told)} (mean AUC {_mean_auc(rows.scores, truth > 0.5):.4f})"
+
+
+def _judge(loaded: LoadedClassifier) -> Judge:
+    def judge(texts: Sequence[str]) -> tuple[Floats, Flags]:
+        scores = scored(loaded, texts)
+        return scores[:, 0], verdicts(scores, dict(loaded.policy.thresholds))
+
+    return judge
+
+
 def _labels(loaded: LoadedClassifier, test: Set) -> list[str]:
-    scores, truth = test.scores, np.array([row.targets for row in test.rows]).reshape(-1, len(LABELS)) > 0.5
-    weights = natural_weights(truth.astype(np.float64))
+    scores, truth = test.scores, test.truth > 0.5
+    weights = weights_at(truth.astype(np.float64), REFERENCE_RATE)
     lines = [
         "| label | rows with it | AUC [95 %] | avg. precision | calibration error | threshold | precision | recall |",
         "|---|---|---|---|---|---|---|---|",
@@ -115,6 +150,41 @@ def _label(name: str, threshold: float, scores: Floats, truth: Flags, weights: F
 def _mean_auc(scores: Floats, truth: Flags) -> float:
     areas = [auc(scores[:, at], truth[:, at]) for at in range(len(LABELS))]
     return float(np.mean([area for area in areas if not math.isnan(area)] or [math.nan]))
+
+
+def _rates(loaded: LoadedClassifier, test: Set) -> list[str]:
+    """What the verdict's precision and recall are where more or fewer of the comments are toxic."""
+    truth = test.truth
+    answers, toxic = verdicts(test.scores, dict(loaded.policy.thresholds)), test.toxic
+    lines = [
+        "| toxic comments | verdict's precision | recall | calibration error of `toxic`, taken to that rate |",
+        "|---|---|---|---|",
+    ]
+    for rate in (NATURAL_RATE, REFERENCE_RATE, 0.5):
+        weights = weights_at(truth, rate)
+        result = quality(answers, toxic, weights)
+        error = calibration_error(at_rate(test.scores[:, 0], rate), toxic, weights)
+        lines.append(f"| {rate:.1%} | {result.precision:.3f} | {result.recall:.3f} | {error:.3f} |")
+    return [*lines, ""]
+
+
+def _reliability(test: Set) -> list[str]:
+    """For each label the share of rows that have it, by score: a reliability diagram in figures."""
+    truth = test.truth > 0.5
+    weights = weights_at(truth.astype(np.float64), REFERENCE_RATE)
+    lines = [
+        "| rows that have the label, by its score | 0 to 0.2 | 0.2 to 0.4 | 0.4 to 0.6 | 0.6 to 0.8 | 0.8 to 1 |",
+        "|---|---|---|---|---|---|",
+    ]
+    for at, label in enumerate(LABELS):
+        places = np.minimum((test.scores[:, at] * 5).astype(int), 4)
+        cells = []
+        for place in range(5):
+            rows = places == place
+            rate = share(float((weights * truth[:, at])[rows].sum()), float(weights[rows].sum()))
+            cells.append(f"{rate:.2f} ({int(rows.sum())})" if rows.any() else "")
+        lines.append(f"| {label} | {' | '.join(cells)} |")
+    return [*lines, ""]
 
 
 def _verdicts(loaded: LoadedClassifier, sets: Mapping[str, Set]) -> list[str]:
@@ -161,12 +231,19 @@ def _kind(name: str, kind: str, checks: Sequence[Check], loaded: LoadedClassifie
 
 
 def _functionality(loaded: LoadedClassifier, cases: Set) -> list[str]:
+    areas = [auc(cases.scores[:, LABELS.index(label)], cases.toxic) for label in ("toxic", "identity_hate")]
+    ranking = f"HateCheck: AUC {areas[0]:.3f} by the score of `toxic`, {areas[1]:.3f} by that of `identity_hate`."
+    return [ranking, "", *_parts(loaded, cases, [row.part for row in cases.rows], "HateCheck's functionality")]
+
+
+def _parts(loaded: LoadedClassifier, cases: Set, parts: Sequence[str], title: str) -> list[str]:
     answers, truth = verdicts(cases.scores, dict(loaded.policy.thresholds)), cases.toxic
-    lines = ["| HateCheck's functionality | cases | hateful | accuracy |", "|---|---|---|---|"]
-    for name in sorted({row.part for row in cases.rows}):
-        own = np.array([row.part == name for row in cases.rows])
+    lines = [f"| {title} | cases | hateful | accuracy | flagged |", "|---|---|---|---|---|"]
+    for name in sorted(set(parts)):
+        own = np.array([part == name for part in parts])
         right = float((answers[own] == truth[own]).mean())
-        lines.append(f"| {name} | {int(own.sum())} | {int(truth[own].sum())} | {right:.2f} |")
+        counts = f"{int(own.sum())} | {int(truth[own].sum())}"
+        lines.append(f"| {name or 'none'} | {counts} | {right:.2f} | {answers[own].mean():.2f} |")
     return [*lines, ""]
 
 
@@ -180,14 +257,28 @@ def _disguises(loaded: LoadedClassifier) -> list[str]:
         if check.kind not in plain
     ]
     truth = np.array([check.toxic for check in checks])
-    lines = ["| disguise | harmful found | harmless flagged |", "|---|---|---|"]
+    raw = _unnormalised(loaded)
+    lines = [
+        "| disguise | harmful found | harmless flagged | without normalising: found | flagged |",
+        "|---|---|---|---|---|",
+    ]
     for disguise in (None, *augment.DISGUISES):
         chance = random.Random(1)
         texts = [disguise(check.text, chance) if disguise else check.text for check in checks]
-        counts = Confusion.of(verdicts(scored(loaded, texts), dict(loaded.policy.thresholds)), truth)
+        cells = []
+        for model in (loaded, raw):
+            counts = Confusion.of(verdicts(scored(model, texts), dict(loaded.policy.thresholds)), truth)
+            cells += [f"{counts.recall:.3f}", f"{counts.false_positive_rate:.3f}"]
         name = disguise.__name__.replace("_", " ") if disguise else "none"
-        lines.append(f"| {name} | {counts.recall:.3f} | {counts.false_positive_rate:.3f} |")
+        lines.append(f"| {name} | {' | '.join(cells)} |")
     return lines
+
+
+def _unnormalised(loaded: LoadedClassifier) -> LoadedClassifier:
+    """The same model without the normalising of texts, to measure what that does."""
+    if not isinstance(loaded.classifier, HeadClassifier):
+        return loaded
+    return replace(loaded, classifier=replace(loaded.classifier, _normalise=False))
 
 
 def _cell(text: str) -> str:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from data import CLEAN, Example, Targets, known
+from data import CLEAN, Example, Targets, known, read_sentences
 
 GROUPS = (
     "gay people", "lesbians", "bisexual people", "trans people", "queer people", "Muslims", "Jews", "Christians",
@@ -216,7 +217,7 @@ PLAIN_THREATS = (
     "nobody would miss you if you were dead", "I hope you get cancer", "kys loser", "kys now", "foad", "diaf",
     "you should unalive yourself", "rope yourself", "take a long walk off a cliff", "you deserve to burn",
     "I know your address, be careful", "you better watch your back", "you're dead", "I hope your house burns down",
-    "you won't see the morning", "sleep well, it is your last night", "you will regret this when I catch you",
+    "sleep well, it is your last night", "you will regret this when I catch you",
     "your days are numbered", "I hope your kids die", "choke on it and die",
 )  # fmt: skip
 
@@ -324,17 +325,38 @@ FAMILIES = (
     Family(NAME_CALLING, known(toxic=1, threat=0, insult=1, identity_hate=1), 120),
     Family(PLAIN_THREATS, known(toxic=1, threat=1, obscene=0, identity_hate=0)),
 )
+WORKERS = (
+    "pilot", "surgeon", "mechanic", "coder", "referee", "boss", "manager", "lawyer", "plumber", "bus driver",
+    "commentator", "scientist",
+)  # fmt: skip
+TOPICS = (
+    "football", "gaming", "chess", "cars", "politics", "climate", "crypto", "music", "vaccines", "housing", "movies",
+    "parking", "maths", "history",
+)  # fmt: skip
+POLITICIANS = (
+    "mayor", "senator", "president", "prime minister", "minister", "governor", "judge", "councillor", "chancellor",
+)  # fmt: skip
+TEAMS = ("Arsenal", "the Lakers", "Real Madrid", "Chelsea", "the Cowboys", "Bayern", "United", "the Yankees")
+FOODS = ("burger", "taco", "curry", "sandwich", "bowl of ramen", "steak", "kebab", "lasagne", "cheesecake", "burrito")
 _WORDS = {
+    "worker": WORKERS, "topic": TOPICS, "politician": POLITICIANS, "team": TEAMS, "food": FOODS,
     "group": GROUPS, "one": ONE, "person": PERSON, "thing": THINGS, "body": BODY, "good": GOOD, "nice": NICE_THINGS,
     "adjective": ADJECTIVES, "noun": NOUNS, "whom": PEOPLE_THREATENED,
     "slur": SLURS, "rude": RUDE, "name": NAMES,
 }  # fmt: skip
 
 
+_MORE = Path(__file__).resolve().parent / "sentences" / "templates.csv"
+_FILLINGS = 4
+
+
 def sentences(seed: int = 7, weight: float = 1.0) -> list[Example]:
-    """All families' sentences, drawn with a fixed seed, without repetitions."""
+    """All families' sentences and those of ``sentences/templates.csv``, drawn with a fixed seed, no text twice."""
     chance = random.Random(seed)
     drawn: dict[str, Targets] = {}
+    for example in read_sentences(_MORE):
+        for _ in range(_FILLINGS if "{" in example.text else 1):
+            drawn[_filled(example.text, chance)] = example.targets
     for family in FAMILIES:
         for template in family.templates if not family.draw else chance.choices(family.templates, k=family.draw):
             drawn[_filled(template, chance)] = family.targets

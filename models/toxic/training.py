@@ -8,8 +8,9 @@ import random
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +28,18 @@ from lora import attach
 class Options:
     rank: int = 8
     alpha: float = 16.0
-    epochs: float = 0.53
-    """Passes over the broad rows; one pass over the focus rows follows."""
+    epochs: float = 1.0
+    """Passes over the rows; those that are to be seen twice are there twice."""
+    again: float = 0.5
+    """The share of one more pass that follows, from half the learning rate down to zero once more."""
     batch: int = 32
     learning_rate: float = 1e-3
     head_learning_rate: float = 5e-3
     warm_up: float = 0.06
     seed: int = 7
     bf16: bool = False
-    """Forward passes under bfloat16 autocast: half as slow again where the CPU has the instructions."""
+    """Forward passes under bfloat16 autocast: half as fast again where the CPU has the instructions, many times slower
+    where it has not."""
     checkpoint_steps: int = 100
 
 
@@ -79,53 +83,41 @@ class Rows:
             torch.tensor([example.weight for example in examples]),
         )
 
-    def loss(self, network: Network, indexes: Sequence[int]) -> Tensor:
-        """Binary cross-entropy over the labels that the rows know."""
+    def losses(self, network: Network, indexes: Sequence[int]) -> Tensor:
+        """Binary cross-entropy summed over the labels that the rows know."""
         inputs = pad([self.tokens[index].ids for index in indexes], 0, torch.device("cpu"))
         targets, weights = self.targets[list(indexes)], self.weights[list(indexes)]
-        known = ~targets.isnan()
         logits = network(inputs.ids, inputs.mask).float()
-        losses = nn.functional.binary_cross_entropy_with_logits(logits, targets.nan_to_num(0.0), reduction="none")
-        return (losses * known * weights[:, None]).sum() / known.sum().clamp(min=1)
+        each = nn.functional.binary_cross_entropy_with_logits(logits, targets.nan_to_num(0.0), reduction="none")
+        return (each * ~targets.isnan() * weights[:, None]).sum()
+
+    def known(self, indexes: Sequence[int]) -> int:
+        """How many labels the rows know."""
+        return int((~self.targets[list(indexes)].isnan()).sum())
 
 
-def train(network: Network, broad: Rows, focus: Rows, options: Options, checkpoint: Path) -> None:
-    """Train in place: on ``broad``, then on ``focus``, under one schedule of the learning rate.
+def train(network: Network, rows: Rows, options: Options, checkpoint: Path) -> None:
+    """Train in place: a pass over the rows, then part of another with a warm restart of the learning rate (Loshchilov
+    and Hutter 2017, arXiv:1608.03983), so that the weights after the first can be measured, and used, as they are.
 
-    The weights are the mean of those after each part (Wortsman et al. 2022, arXiv:2109.01903): the focus rows alone
-    make the network forget some of what it learnt from the broad ones. Goes on from ``checkpoint`` where there is one,
-    and writes it as it goes.
+    Goes on from ``checkpoint`` where there is one, and writes it as it goes.
     """
     tensors = network.tensors()
     optimiser = _optimiser(network, options)
-    first = max(1, round(options.epochs * math.ceil(len(broad.tokens) / options.batch)))
-    total = first + math.ceil(len(focus.tokens) / options.batch)
+    batches = math.ceil(len(rows.tokens) / options.batch)
+    first = max(1, round(options.epochs * batches))
+    total = first + round(options.again * batches)
     done = _resume(checkpoint, tensors, optimiser)
-    progress = _Progress(total, done)
-    batches = chain(
-        ((broad, indexes) for indexes in islice(_batches(broad.tokens, options), first)),
-        ((focus, indexes) for indexes in islice(_batches(focus.tokens, options), total - first)),
-    )
-    for step, (rows, indexes) in islice(enumerate(batches, start=1), done, None):
+    progress, workers = _Progress(total, done), _Workers(network, rows, options)
+    for step, indexes in islice(enumerate(_batches(rows.tokens, options), start=1), done, total):
         for group in optimiser.param_groups:
-            group["lr"] = group["peak"] * _share(step, total, options.warm_up)
-        progress.add(_step(network, rows, indexes, optimiser, options))
-        if step == first:
-            _save(_after_broad(checkpoint), tensors, optimiser, step, options)
-        if step % options.checkpoint_steps == 0 or step == total:
+            group["lr"] = group["peak"] * _share(step, first, total, options.warm_up)
+        progress.add(workers.step(indexes, optimiser))
+        if step % options.checkpoint_steps == 0 or step in (first, total):
             progress.show(step)
             _save(checkpoint, tensors, optimiser, step, options)
-    _average(tensors, load_file(_after_broad(checkpoint)))
-
-
-def _after_broad(checkpoint: Path) -> Path:
-    return checkpoint.with_name(f"{checkpoint.stem}-broad{checkpoint.suffix}")
-
-
-def _average(tensors: dict[str, Tensor], others: dict[str, Tensor]) -> None:
-    with torch.no_grad():
-        for name, tensor in tensors.items():
-            tensor.lerp_(others[f"weight/{name}"], 0.5)
+        if step == first:
+            _save(checkpoint.with_stem(f"{checkpoint.stem}-first"), tensors, optimiser, step, options)
 
 
 def _optimiser(network: Network, options: Options) -> torch.optim.Optimizer:
@@ -137,16 +129,35 @@ def _optimiser(network: Network, options: Options) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups)
 
 
-def _step(
-    network: Network, rows: Rows, indexes: Sequence[int], optimiser: torch.optim.Optimizer, options: Options
-) -> float:
-    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=options.bf16):
-        loss = rows.loss(network, indexes)
-    optimiser.zero_grad()
-    loss.backward()  # type: ignore[no-untyped-call]
-    nn.utils.clip_grad_norm_(network.tensors().values(), 1.0)
-    optimiser.step()
-    return loss.item()
+class _Workers:
+    """Threads that take a part of each batch, with one core each.
+
+    Layers as small as these keep two cores busy for two thirds of the time when they share each product; half a batch
+    for each leaves them nothing to wait for. A part's gradients are its own until they are added, in order: the sum
+    does not depend on which is done first.
+    """
+
+    def __init__(self, network: Network, rows: Rows, options: Options) -> None:
+        self._network, self._rows, self._options = network, rows, options
+        self._tensors = list(network.tensors().values())
+        self._count = torch.get_num_threads()
+        self._pool = ThreadPoolExecutor(self._count, initializer=torch.set_num_threads, initargs=(1,))
+
+    def step(self, indexes: Sequence[int], optimiser: torch.optim.Optimizer) -> float:
+        """One step on a batch; returns its loss."""
+        known = max(1, self._rows.known(indexes))
+        parts = [indexes[at :: self._count] for at in range(min(self._count, len(indexes)))]
+        losses, gradients = zip(*self._pool.map(lambda part: self._gradients(part, known), parts), strict=True)
+        for tensor, *pieces in zip(self._tensors, *gradients, strict=True):
+            tensor.grad = torch.stack(pieces).sum(dim=0)
+        nn.utils.clip_grad_norm_(self._tensors, 1.0)
+        optimiser.step()
+        return float(sum(losses))
+
+    def _gradients(self, indexes: Sequence[int], known: int) -> tuple[float, tuple[Tensor, ...]]:
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self._options.bf16):
+            loss = self._rows.losses(self._network, indexes) / known
+        return loss.item(), torch.autograd.grad(loss, self._tensors)
 
 
 def _batches(tokens: Sequence[Tokens], options: Options) -> Iterator[list[int]]:
@@ -169,10 +180,12 @@ def _batches(tokens: Sequence[Tokens], options: Options) -> Iterator[list[int]]:
         epoch += 1
 
 
-def _share(step: int, total: int, warm_up: float) -> float:
-    """Linear warm-up, then linear decay to zero."""
-    rise = max(1, round(total * warm_up))
-    return step / rise if step <= rise else max(0.0, (total - step) / max(1, total - rise))
+def _share(step: int, first: int, total: int, warm_up: float) -> float:
+    """Linear warm-up, then linear decay to zero; after step ``first`` once more, from half the height."""
+    if step > first:
+        return 0.5 * _share(step - first, total - first, total - first, warm_up)
+    rise = max(1, round(first * warm_up))
+    return step / rise if step <= rise else max(0.0, (first - step) / max(1, first - rise))
 
 
 class _Progress:
@@ -209,7 +222,7 @@ def _resume(path: Path, tensors: dict[str, Tensor], optimiser: torch.optim.Optim
         return 0
     from safetensors import safe_open
 
-    with safe_open(path, framework="pt") as file:  # type: ignore[no-untyped-call]
+    with safe_open(path, framework="pt") as file:
         step = int((file.metadata() or {})["step"])
     state = load_file(path)
     for name, tensor in tensors.items():

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from pathlib import Path
 from typing import Any
 
+import bson
 import numpy as np
 import pytest
 from bson import ObjectId
@@ -152,3 +155,61 @@ async def test_a_follower_that_is_stopped_while_it_loads_leaves_nothing_behind(s
     await site.encode(space, {f"p{number}": (1, number, 0) for number in range(500)})
     async with site.follower("stream") as follower:
         await eventually(lambda: follower.state()["missing"] is None or "loaded" in follower.state()["missing"])
+
+
+@MODES
+async def test_a_restart_begins_with_the_snapshot_and_catches_up(
+    site: Any, eventually: Any, mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    space = await site.space("one")
+    await site.encode(space, {f"p{number}": (1, number, 1) for number in range(40)})
+    kept = {"index_exact_below": 20, "index_snapshot_dir": str(tmp_path), "index_snapshot_seconds": 0.01}
+    async with site.follower(mode, **kept) as follower:
+        await eventually(lambda: follower.missing() is None)
+        assert follower.state()["kind"] == "ivf"
+        await eventually((tmp_path / "one" / "manifest.json").exists)
+    await site.encode(space, {"p1": (-1, 0, 0), "new": (0, 0, -1)})
+    await site.delete(space.collection, "p2")
+    monkeypatch.setattr("feedmill_hint.mirror.stream_vectors", None)  # a load would fail
+    async with site.follower(mode, **kept) as follower:
+        await eventually(lambda: follower.missing() is None)
+        await eventually(lambda: "new" in ids(follower) and "p2" not in ids(follower))
+        assert direction(follower, "p1") == [-1, 0, 0]
+        assert len(ids(follower)) == 40
+        await site.encode(space, {"newer": (0, -1, 0)})
+        await eventually(lambda: "newer" in ids(follower))
+
+
+@pytest.mark.parametrize("harm", ["damaged", "resume token unknown"])
+async def test_a_snapshot_that_is_of_no_use_is_made_good(
+    site: Any, eventually: Any, tmp_path: Path, harm: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    space = await site.space("one")
+    await site.encode(space, {f"p{number}": (1, number, 1) for number in range(40)})
+    kept = {"index_exact_below": 20, "index_snapshot_dir": str(tmp_path), "index_backoff_max_seconds": 0.1}
+    manifest = tmp_path / "one" / "manifest.json"
+    async with site.follower("stream", **kept) as follower:
+        await eventually(manifest.exists)
+        await eventually(lambda: follower.missing() is None)
+    if harm == "damaged":
+        [file] = manifest.parent.glob("*.faiss")
+        file.write_bytes(file.read_bytes()[:-1])
+    else:
+        content = json.loads(manifest.read_text())
+        manifest.write_text(json.dumps({**content, "token": bson.encode({"_data": "00"}).hex()}))
+    await site.encode(space, {"new": (0, 0, -1)})
+    await site.delete(space.collection, "p2")
+    async with site.follower("stream", **kept) as follower:
+        await eventually(lambda: follower.missing() is None)
+        await eventually(lambda: "new" in ids(follower) and "p2" not in ids(follower) and len(ids(follower)) == 40)
+    assert "no snapshot" in caplog.text if harm == "damaged" else "changes were lost" in caplog.text
+
+
+async def test_an_index_that_would_not_fit_says_so_and_is_made_when_it_does(site: Any, eventually: Any) -> None:
+    space = await site.space("one")
+    await site.encode(space, {f"p{number}": (1, number, 1) for number in range(40)})
+    async with site.follower("auto", index_max_bytes=5000, index_backoff_max_seconds=0.1) as follower:
+        await eventually(lambda: "FEEDMILL_INDEX_MAX_BYTES" in (follower.missing() or ""))
+        await site.delete(space.collection, *(f"p{number}" for number in range(35)))
+        await eventually(lambda: follower.missing() is None)
+        assert len(ids(follower)) == 5

@@ -130,6 +130,38 @@ async def test_an_answer_never_mixes_spaces(site: Any, eventually: Any) -> None:
     assert [found(result) for result in results] == [[("old", 0.707107)], [("new", 0.57735)]]
 
 
+async def test_filters_leave_posts_out_and_the_answer_stays_full(site: Any, eventually: Any) -> None:
+    space = await site.space("one")
+    await site.encode(space, {"asking": (1, 0, 0), **{f"p{number:03}": (1, number / 1000, 0) for number in range(60)}})
+    await site.post("asking", authorId=7)
+    for number in range(60):
+        fields = {"authorId": 7 if number < 20 else 8, "isToxic": 20 <= number < 40, "deleted": number == 40}
+        await site.post(f"p{number:03}", **fields)
+    async with site.follower("auto") as follower:
+        await eventually(lambda: follower.missing() is None)
+        both = {"exclude_same_author": True, "exclude_toxic": True, "top_k": 3}
+        few, near, none = await answer(
+            handler_of(site, follower),
+            {"_id": "asking", **both},
+            {"_id": "asking", **both, "min_score": 0.99911},
+            {"_id": "asking", "since": "2026-01-01T00:00:00Z"},
+        )
+    assert [post_id for post_id, _ in found(few)] == ["p041", "p042", "p043"]
+    assert [post_id for post_id, _ in found(near)] == ["p041", "p042"]
+    assert found(none) == []
+
+
+async def test_only_the_fields_that_are_asked_for_are_shown(site: Any, eventually: Any) -> None:
+    space = await site.space("one")
+    await site.encode(space, {"asking": (1, 0, 0), "near": (1, 1, 0)})
+    await site.post("near", title="Near", secret="x", deleted=False)
+    async with site.follower("auto") as follower:
+        await eventually(lambda: follower.missing() is None)
+        handler = HintHandler(site.store, follower, read(HintSettings, hint_post_fields="title, tags"))
+        [result] = await answer(handler, {"_id": "asking"})
+    assert [entry["post"] for entry in result["homologous_posts"]] == [{"_id": "near", "title": "Near"}]
+
+
 async def test_an_index_that_is_not_there_yet_is_an_outage(site: Any) -> None:
     handler = handler_of(site, Follower(site.store, read(FollowSettings)))
     with pytest.raises(Outage, match="index"):

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feedmill.ids import PostId, id_text
-from feedmill_hint import index as index_module
+from feedmill_hint import exact as index_module
 from feedmill_hint.index import Matrix, VectorIndex
 
 

@@ -44,8 +44,8 @@ def data(tmp_path: Path) -> Path:
     tweets = [["RT @someone: http://t.co/x you &amp; your stupid face", "1"], ["see @you at nine", "2"]]
     write(folder / "davidson_tweets.csv", ["tweet", "class"], tweets)
     write(folder / "hatemojibuild_train.csv", ["text", "label_gold"], [["go away 🐀", "1"], ["hello 🙂", "0"]])
-    cases = [["I hate you", "hateful", "derog"], ["Hi", "non-hateful", "ident"]]
-    write(folder / "hatecheck_cases.csv", ["test_case", "label_gold", "functionality"], cases)
+    cases = [["I hate you", "hateful", "derog", "women"], ["Hi", "non-hateful", "ident", ""]]
+    write(folder / "hatecheck_cases.csv", ["test_case", "label_gold", "functionality", "target_ident"], cases)
     return folder
 
 

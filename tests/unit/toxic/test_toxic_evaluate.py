@@ -18,6 +18,7 @@ ROWS = [
     ("What a pathetic loser you are", 1, 1, "insults"),
     ("https://example.org/stupid-idiot", 0, 0, "links"),
     ("Good morning everybody", 1, 0, "wrong | label"),
+    ("Du bist ein dummer Idiot und ich hasse dich", 0, 0, "german"),
 ]
 
 
@@ -37,17 +38,20 @@ def data(tmp_path: Path) -> Path:
 def test_the_report(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "report"
     assert evaluate(["--data", str(data), "--out", str(out), "--slice", "group", "--draws", "20"]) == 0
-    assert str(out / "report.md") in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert all(str(out / name) in printed for name in ("report.md", "report.json", "reliability.png"))
+    assert (out / "precision_recall.png").read_bytes().startswith(b"\x89PNG")
     text = (out / "report.md").read_text(encoding="utf-8")
     assert "| insults |" in text or "| group | insults | 2 | 0 | 1.000 |" in text
     assert "Good morning everybody" in text
     assert "wrong \\| label" in text
     found = json.loads((out / "report.json").read_text(encoding="utf-8"))
     assert found["confusion"] == {
-        "true_positives": 2, "false_positives": 0, "false_negatives": 1, "true_negatives": 3
+        "true_positives": 2, "false_positives": 0, "false_negatives": 1, "true_negatives": 4
     }  # fmt: skip
     assert [label["name"] for label in found["labels"]] == ["toxicity", "insult", "toxic"]
-    assert found["labels"][1]["auc"] == 1.0
+    assert found["foreign"] == 1
+    assert "judged clean: 1." in text
     assert found["model"].startswith("feedmill_toxic@")
 
 

@@ -13,7 +13,6 @@ from feedmill_toxic.evaluation.metrics import (
     Confusion,
     auc,
     average_precision,
-    best_threshold,
     calibration_error,
     interval,
     reliability,
@@ -50,8 +49,6 @@ def test_thresholds() -> None:
     assert result is not None
     assert (result.precision, result.recall) == pytest.approx((1, 2 / 3))
     assert threshold_for_precision(-SCORES, TRUTH, 0.9) is None
-    assert best_threshold(SCORES, TRUTH, np.ones(6)) == 0.6
-    assert best_threshold(SCORES, np.zeros(6, dtype=bool), np.ones(6)) == 0.5
 
 
 def test_calibration() -> None:

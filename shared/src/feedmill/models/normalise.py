@@ -63,6 +63,21 @@ _SLANG_WORD = re.compile(rf"\b(?:{'|'.join(sorted(_SLANG, key=len, reverse=True)
 _DOUBLED = frozenset("eolsf")
 """Letters that English doubles: a longer run of them ("coool", "asssss") is cut to two, of others to one."""
 
+# What insults and threats are made of: enough to part "y o u i d i o t", and to read "mooorooon" with single letters.
+_LEXICON = frozenset(
+    """
+    a an am and are as ass asshole bastard bitch black bunch clown coward creep cunt die dick do dumb dumbass
+    everybody everyone fag faggot fat freak fuck fucking gay get go going gonna hate have he her him his hope i
+    idiot idiots im in is it jerk jew just kill like liar life loser losers man me mom moron morons mother
+    muslim my nasty nigger no nobody of off on out people person piece pig rat retard scum self she shit shut
+    sick slut so stupid such suck that the them they this to too total trash troll ugly up ur useless very want
+    we what whore will with woman women world worst worthless you your youre yourself
+    """.split()  # noqa: SIM905  the list literal would fill a screen
+)
+_LONGEST_WORD = max(map(len, _LEXICON))
+_MOST_PARTED = 80
+"""Letters; a longer row of single letters is not parted."""
+
 _SKIN_TONES = range(0x1F3FB, 0x1F400)
 _REGIONAL = range(0x1F1E6, 0x1F200)
 # Signs whose Unicode names say less than people mean by them.
@@ -92,11 +107,12 @@ def normalise(text: str) -> str:
     text = _visible(unicodedata.normalize("NFKC", text))
     text = "".join(_sign(char) if ord(char) > 0x2000 and unicodedata.category(char) == "So" else char for char in text)
     text = _WORD.sub(lambda match: _latin(match[0]), text)
-    text = _SPACED.sub(lambda match: match[0].replace(match[1], ""), text)
+    text = _SPACED.sub(lambda match: _parted(match[0].replace(match[1], "")), text)
     for pattern, word in _MASKED:
         text = pattern.sub(word, text)
     text = _LEET_WORD.sub(lambda match: _plain(match[0]), text)
-    text = _RUN.sub(lambda match: match[1] * (2 if match[1].lower() in _DOUBLED else 1), text)
+    if _RUN.search(text):
+        text = _WORD.sub(lambda match: _shortened(match[0]), text)
     text = _LONG_PUNCTUATION.sub(lambda match: match[1] * 3, text)
     text = _SLANG_WORD.sub(lambda match: _SLANG[match[0].lower()], text)
     return " ".join(_once(text.split()))
@@ -133,6 +149,28 @@ def _plain(word: str) -> str:
         return word
     # A 1 can be an i ("k1ll") or an l ("1ove"): between letters it is an i far oftener.
     return body.translate(_LEET) + word[len(body) :]
+
+
+def _parted(letters: str) -> str:
+    """Joined letters as words, where they are words of the lexicon from end to end; otherwise as they are."""
+    if len(letters) > _MOST_PARTED:
+        return letters
+    ways: list[list[str] | None] = [[]]
+    for end in range(1, len(letters) + 1):
+        ways.append(None)
+        for start in range(max(0, end - _LONGEST_WORD), end):  # the longest word first
+            before = ways[start]
+            if before is not None and letters[start:end].lower() in _LEXICON:
+                ways[end] = [*before, letters[start:end]]
+                break
+    return " ".join(ways[-1] or [letters])
+
+
+def _shortened(word: str) -> str:
+    """A word without runs of a letter; of single letters where that alone makes a word of the lexicon."""
+    usual = _RUN.sub(lambda match: match[1] * (2 if match[1].lower() in _DOUBLED else 1), word)
+    single = _RUN.sub(r"\1", word)
+    return single if single.lower() in _LEXICON and usual.lower() not in _LEXICON else usual
 
 
 def _once(words: list[str]) -> list[str]:

@@ -152,6 +152,13 @@ async def read_vectors(store: Store, space: Space, ids: Iterable[PostId]) -> dic
     return {entry.id: entry.vector for entry in stored if entry is not None}
 
 
+async def read_stored(store: Store, space: Space, ids: Iterable[PostId]) -> dict[PostId, StoredVector]:
+    """The vectors of ``ids`` that ``space`` has, with the time of their writing. Raises Outage."""
+    documents = await store.find(space.collection, ids, {"vector": 1, "updatedAt": 1})
+    stored = (_stored(document, space.dimensions) for document in documents.values())
+    return {entry.id: entry for entry in stored if entry is not None}
+
+
 async def stream_vectors(store: Store, space: Space) -> AsyncGenerator[list[StoredVector], None]:
     """All vectors of ``space``, in lists. Documents that hold no vector of the space's length are left out, with a
     warning. Raises Outage."""

@@ -56,12 +56,19 @@ class Follower:
         A database without an active space is no obstacle: nothing has been encoded yet, and that is what hints say.
         """
         if self._current:
+            if self._current.mirror.problem:
+                return self._current.mirror.problem
             age = self._current.mirror.age_seconds()
             is_stale = age > self._settings.index_stale_seconds
             return f"the index has not been brought up to date for {age:.0f} s" if is_stale else None
         if self._next:
             space, index = self._next.snapshot.space, self._next.snapshot.index
-            return f"the index of space {space.name} is being loaded: {len(index)} vectors so far"
+            if self._next.mirror.problem:
+                return self._next.mirror.problem
+            expected = self._next.mirror.expected
+            return (
+                f"the index of space {space.name} is being loaded: {len(index)} of {expected or 'all'} vectors so far"
+            )
         if self._knows_pointer:
             return None
         return f"the active space is not known yet: {self._problem or 'the database has not answered'}"
@@ -69,13 +76,20 @@ class Follower:
     def state(self) -> dict[str, Any]:
         """Figures for people, as JSON types."""
         if self._current is None:
-            return {"space": None, "vectors": 0, "missing": self.missing()}
+            vectors = len(self._next.mirror.index) if self._next else 0
+            expected = self._next.mirror.expected if self._next else 0
+            return {"space": None, "vectors": vectors, "expected": expected, "missing": self.missing()}
         mirror = self._current.mirror
         return {
             "space": mirror.space.name,
             "vectors": len(mirror.index),
             "follow": mirror.mode,
             "age_seconds": round(mirror.age_seconds(), 3),
+            "lag_seconds": round(mirror.lag_seconds, 3),
+            "bytes": mirror.index.bytes_used(),
+            "kind": mirror.index.kind,
+            "probes": mirror.index.probes,
+            "recall": mirror.growth.recall,
             "next_space": self._next.mirror.space.name if self._next else None,
             "missing": self.missing(),
         }

@@ -16,6 +16,7 @@ from feedmill.ids import PostId, id_text, parse_id
 from feedmill.pipeline.handler import JsonObject, Message
 from feedmill.spaces import Space, read_vectors
 from feedmill.store import Document, Store
+from feedmill_hint.filters import Filters, passes, read_filters, split
 from feedmill_hint.follow import Follower, Snapshot
 from feedmill_hint.index import Matrix, Scored, usable
 from feedmill_hint.settings import HintSettings
@@ -36,6 +37,7 @@ class HintRequest:
     top_k: int
     inline: object
     """The message's ``embedding``, unchecked: it counts only where the stored one is missing."""
+    filters: Filters
     may_wait: bool
     """Whether a post without a vector is tried again, as its encode may be on its way; else it is answered so."""
 
@@ -60,13 +62,19 @@ class HintHandler:
         self._store = store
         self._follower = follower
         self._settings = settings
+        self._shown = split(settings.hint_post_fields)
+        self._projection = _projection(self._shown, settings)
 
     def decode(self, message: Message) -> HintRequest:
-        """Raises Reject for a bad ``_id`` or ``top_k``. Whatever else the body holds is not looked at."""
+        """Raises Reject for a bad ``_id``, ``top_k`` or filter. Whatever else the body holds is not looked at."""
         body = message.body
         may_wait = message.attempt < self._settings.hint_encode_retries and not message.is_last
         return HintRequest(
-            parse_id(body.get("_id"), "_id"), _parse_top_k(body.get("top_k")), body.get(VECTOR_FIELD), may_wait
+            parse_id(body.get("_id"), "_id"),
+            _parse_top_k(body.get("top_k")),
+            body.get(VECTOR_FIELD),
+            read_filters(body, self._settings),
+            may_wait,
         )
 
     async def prepare(self, requests: Sequence[HintRequest]) -> Sequence[HintWork | MessageError]:
@@ -92,18 +100,19 @@ class HintHandler:
         return outputs
 
     async def commit(self, batch: Sequence[tuple[HintWork, Scored]]) -> Sequence[JsonObject | MessageError]:
-        """Fetch the posts that were found and build the answers. A post that is gone makes room for the next."""
-        answers = [_Answer(work, scored) for work, scored in batch]
+        """Fetch the posts that were found and build the answers. A post that is gone or filtered out makes room for the
+        next, however deep that has to look (:data:`MAX_CANDIDATES`)."""
+        answers = [_Answer(work, scored, self._settings) for work, scored in batch]
         posts: dict[PostId, Document | None] = {}
         while True:
             wanted = {post_id for answer in answers for post_id in answer.to_fetch(posts)}
             if wanted:
-                found = await self._store.find(HINT.collection, wanted, {VECTOR_FIELD: 0})
+                found = await self._store.find(HINT.collection, wanted, self._projection)
                 posts.update((post_id, found.get(post_id)) for post_id in wanted)
                 continue
             short = [answer for answer in answers if answer.may_go_deeper(posts)]
             if not short:
-                return [answer.result(posts) for answer in answers]
+                return [answer.result(posts, self._shown) for answer in answers]
             for answer in short:
                 await answer.go_deeper()
 
@@ -141,45 +150,71 @@ class HintHandler:
 class _Answer:
     """One request's answer while its posts are being fetched."""
 
-    def __init__(self, work: HintWork, candidates: Scored) -> None:
+    def __init__(self, work: HintWork, candidates: Scored, settings: HintSettings) -> None:
         self._work = work
+        self._settings = settings
         self._candidates = candidates
         self._depth = work.request.top_k + SPARE_CANDIDATES
 
     def to_fetch(self, posts: Mapping[PostId, Document | None]) -> list[PostId]:
-        """The best candidates that are not fetched yet, as many as are needed to fill the answer."""
-        room = self._work.request.top_k
+        """The best candidates that are not fetched yet, as many as are needed to fill the answer; before them the
+        asking post, where its author matters."""
+        request = self._work.request
+        if request.filters.same_author and self._candidates and request.id not in posts:
+            return [request.id, *(post_id for post_id, _ in self._candidates[: request.top_k] if post_id not in posts)]
+        room = request.top_k
         unknown: list[PostId] = []
-        for post_id, _ in self._candidates:
+        for post_id, _ in self._near_enough():
             if room == 0:
                 break
             if post_id not in posts:
                 unknown.append(post_id)
-            if post_id not in posts or posts[post_id] is not None:
+            if post_id not in posts or self._passes(posts, post_id):
                 room -= 1
         return unknown
 
     def may_go_deeper(self, posts: Mapping[PostId, Document | None]) -> bool:
-        """Whether all candidates are fetched, do not fill the answer, and the index has more."""
+        """Whether all candidates are fetched, do not fill the answer, and the index has more that is near enough."""
         is_filled = len(self._present(posts)) >= self._work.request.top_k
-        return not is_filled and self._depth <= len(self._candidates) < MAX_CANDIDATES
+        has_more = self._depth <= len(self._candidates) < MAX_CANDIDATES
+        return not is_filled and has_more and self._candidates[-1][1] >= self._work.request.filters.min_score
 
     async def go_deeper(self) -> None:
         self._depth = min(4 * len(self._candidates), MAX_CANDIDATES)
         if self._work.snapshot is not None:
             [self._candidates] = await _search([self._work], self._work.snapshot, self._depth)
 
-    def result(self, posts: Mapping[PostId, Document | None]) -> JsonObject:
+    def result(self, posts: Mapping[PostId, Document | None], shown: Sequence[str]) -> JsonObject:
         request = self._work.request
         if self._work.vector is None:
             return {"status": "not_encoded", "id": id_text(request.id), "homologous_posts": []}
         best = self._present(posts)[: request.top_k]
-        found = [{"post": json_safe(post), "score": score} for post, score in best]
+        found = [{"post": json_safe(_only(post, shown)), "score": score} for post, score in best]
         return {"status": "success", "id": id_text(request.id), "homologous_posts": found}
 
+    def _near_enough(self) -> Scored:
+        return [entry for entry in self._candidates if entry[1] >= self._work.request.filters.min_score]
+
+    def _passes(self, posts: Mapping[PostId, Document | None], post_id: PostId) -> bool:
+        post, asking = posts.get(post_id), posts.get(self._work.request.id)
+        author = asking.get(self._settings.hint_author_field) if asking else None
+        return post is not None and passes(post, author, self._work.request.filters, self._settings)
+
     def _present(self, posts: Mapping[PostId, Document | None]) -> list[tuple[Document, float]]:
-        fetched = ((posts.get(post_id), score) for post_id, score in self._candidates)
-        return [(post, score) for post, score in fetched if post is not None]
+        passing = ((posts[post_id], score) for post_id, score in self._near_enough() if self._passes(posts, post_id))
+        return [(post, score) for post, score in passing if post is not None]
+
+
+def _projection(shown: Sequence[str], settings: HintSettings) -> dict[str, int]:
+    """What is fetched of a post: all but its vector, or what is shown and what filters look at."""
+    if not shown:
+        return {VECTOR_FIELD: 0}
+    looked_at = (settings.hint_author_field, settings.hint_date_field, "isToxic", *split(settings.hint_deleted_fields))
+    return dict.fromkeys((*shown, *looked_at), 1)
+
+
+def _only(post: Document, shown: Sequence[str]) -> Document:
+    return {name: value for name, value in post.items() if name in ("_id", *shown)} if shown else post
 
 
 async def _search(works: Iterable[HintWork], snapshot: Snapshot, depth: int) -> list[Scored]:

@@ -1,89 +1,138 @@
-"""Exact search for similar vectors, in memory: one matrix product over unit vectors."""
+"""A space's vectors in memory: searched exactly while they are few, through an inverted file when they are many."""
 
 from __future__ import annotations
 
 import heapq
-import threading
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import cast
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from feedmill.ids import PostId, id_text
+from feedmill.errors import FeedmillError
+from feedmill.ids import PostId
+from feedmill_hint.exact import ExactPart
+from feedmill_hint.ivf import TRAINING_PER_LIST, IvfPart, lists_for
+from feedmill_hint.locks import SharedLock
+from feedmill_hint.vectors import Matrix, Scored, rank, unit_rows, usable
 
-Matrix = NDArray[np.float32]
-Scored = list[tuple[PostId, float]]
-"""Ids with their cosine, best first."""
+__all__ = ["IndexFull", "IndexLimits", "Matrix", "Scored", "VectorIndex", "usable"]
 
-BLOCK_SCORES = 4_000_000
-"""Scores computed at once at most: bounds a search's memory to some 50 MB, however large the index is."""
-SCORE_DIGITS = 6
-"""What a float32 vector is good for."""
-MAX_TIES = 4096
-"""Of more equal vectors than this, those of the first rows count: a thousand copies of one post stay cheap."""
+MOVED_AT_ONCE = 512
+"""Vectors that change places in one turn of the lock: a search waits for some milliseconds at most."""
+REBUILD_GROWTH = 4
+"""An inverted file that holds so many times the vectors that it was made for gets a successor with more lists."""
 
-_FIRST_CAPACITY = 1024
-_TIE_MARGIN = 2 * 10.0**-SCORE_DIGITS  # more than a float32 product is typically wrong by
+
+class IndexFull(FeedmillError):
+    """The vectors don't fit into the memory that the index may take."""
+
+
+@dataclass(frozen=True, slots=True)
+class IndexLimits:
+    """How large an index may be, and when it stops searching exactly."""
+
+    exact_below: int = 20_000
+    max_bytes: int = 0
+    """0: no limit."""
 
 
 class VectorIndex:
     """The vectors of one space by id, normalised to length one.
 
-    Safe for one writer beside any number of readers in other threads: a lock lets readers run side by side and a writer
+    Made of parts, each id in one of them: usually one; two while vectors move from the old to the new one, a few at a
+    time, so that the vectors are never in memory twice and searches go on.
+
+    Safe for writers beside any number of readers in other threads: a lock lets readers run side by side and a writer
     alone, so that a reader sees each batch of changes as a whole or not at all. Every method may wait for that lock as
     long as a search takes: call them in a thread, not on an event loop.
     """
 
-    def __init__(self, dimensions: int) -> None:
+    def __init__(self, dimensions: int, limits: IndexLimits | None = None) -> None:
         self.dimensions = dimensions
-        self._lock = _SharedLock()
-        self._matrix: Matrix = np.empty((_FIRST_CAPACITY, dimensions), np.float32)
-        self._ids: list[PostId] = []
-        self._rows: dict[PostId, int] = {}
+        self._limits = limits or IndexLimits()
+        self._lock = SharedLock()
+        self._parts: list[ExactPart | IvfPart] = [ExactPart(dimensions)]
+        self._made_for = 0
+        self._expected = 0
+        self._random = np.random.default_rng()
 
     def __len__(self) -> int:
-        return len(self._ids)
+        return sum(len(part) for part in self._parts)
+
+    @property
+    def kind(self) -> str:
+        """``exact`` or ``ivf``: how most of it is searched."""
+        return "ivf" if isinstance(self._parts[-1], IvfPart) else "exact"
+
+    @property
+    def probes(self) -> int:
+        """Lists that a search looks through; 0 for an exact one."""
+        return part.probes if (part := self.inverted_file) else 0
+
+    @property
+    def inverted_file(self) -> IvfPart | None:
+        """The newest part, if it is one."""
+        part = self._parts[-1]
+        return part if isinstance(part, IvfPart) else None
+
+    @property
+    def made_for(self) -> int:
+        """How many vectors the inverted file was made for."""
+        return self._made_for
+
+    @property
+    def is_moving(self) -> bool:
+        return len(self._parts) > 1
+
+    def bytes_used(self) -> int:
+        """Memory, as far as it grows with the vectors."""
+        return sum(part.bytes_used() for part in self._parts)
 
     def ids(self) -> set[PostId]:
         """All ids, as they are now."""
         with self._lock.shared():
-            return set(self._ids)
+            return {post_id for part in self._parts for post_id in part.ids()}
 
     def vectors(self, ids: Iterable[PostId]) -> dict[PostId, Matrix]:
         """Copies of the unit vectors (``[dimensions]``) of those of ``ids`` that are there."""
+        wanted = list(ids)
         with self._lock.shared():
-            rows = ((post_id, self._rows.get(post_id)) for post_id in ids)
-            return {post_id: self._matrix[row].copy() for post_id, row in rows if row is not None}
+            return {post_id: row for part in self._parts for post_id, row in part.vectors(wanted).items()}
+
+    def expect(self, vectors: int) -> None:
+        """Say how many there will be. Raises IndexFull where they won't fit."""
+        self._expected = vectors
+        self._check_room(vectors - len(self))
 
     def upsert(self, ids: Sequence[PostId], vectors: Matrix) -> None:
         """Add ``vectors`` (``[n, dimensions]``), or replace those whose id is there. The last of equal ids counts.
 
         Raises:
             ValueError: another shape, or a vector without a direction (see :func:`usable`).
+            IndexFull: no room. Nothing is added.
         """
         if len(ids) != len(vectors):
             raise ValueError(f"ids: expected one for each of {len(vectors)} vectors, got {len(ids)}")
-        units = self._unit_rows(vectors)
+        units = unit_rows(vectors, self.dimensions)
+        rows = {post_id: row for row, post_id in enumerate(ids)}
+        self._check_room(len(rows))
+        unique = list(rows)
+        for start in range(0, len(unique), MOVED_AT_ONCE):
+            part = unique[start : start + MOVED_AT_ONCE]
+            with self._lock.alone():
+                self._put(part, units[[rows[post_id] for post_id in part]])
+
+    def replace_all(self, part: IvfPart, made_for: int) -> None:
+        """Take a part that was read from a snapshot in place of everything. Raises IndexFull."""
+        self._check_room(len(part))
         with self._lock.alone():
-            self._reserve(len(self._ids) + len(ids))
-            for post_id, unit in zip(ids, units, strict=True):
-                row = self._rows.setdefault(post_id, len(self._ids))
-                if row == len(self._ids):
-                    self._ids.append(post_id)
-                self._matrix[row] = unit
+            self._parts, self._made_for = [part], made_for
 
     def delete(self, ids: Iterable[PostId]) -> int:
         """Forget ``ids``; those that are not there don't matter. Answers how many were there."""
-        removed = 0
+        wanted = list(ids)
         with self._lock.alone():
-            for post_id in ids:
-                row = self._rows.pop(post_id, None)
-                if row is not None:
-                    self._fill_gap(row)
-                    removed += 1
-        return removed
+            return sum(part.delete(wanted) for part in self._parts)
 
     def search(self, vectors: Matrix, k: int, exclude: Sequence[PostId | None]) -> list[Scored]:
         """For each of ``vectors`` (``[n, dimensions]``) the ``k`` most similar ids, without its own ``exclude``.
@@ -96,116 +145,92 @@ class VectorIndex:
         """
         if k < 1 or len(exclude) != len(vectors):
             raise ValueError(f"expected k of at least 1 and one id to exclude per vector, got {k} and {len(exclude)}")
-        queries = self._unit_rows(vectors)
+        queries = unit_rows(vectors, self.dimensions)
         with self._lock.shared():
-            candidates = self._candidates(queries, k + 1)  # one more than asked for: the excluded one may be among them
-            return [
-                self._best(query, rows, k, excluded)
-                for query, rows, excluded in zip(queries, candidates, exclude, strict=True)
-            ]
+            answers = [part.search(queries, k, exclude) for part in self._parts]
+        if len(answers) == 1:
+            return answers[0]
+        return [
+            heapq.nsmallest(k, (entry for one in several for entry in one), key=rank)
+            for several in zip(*answers, strict=True)
+        ]
 
-    def _unit_rows(self, vectors: Matrix) -> Matrix:
-        if vectors.ndim != 2 or vectors.shape[1] != self.dimensions:
-            raise ValueError(f"vectors: expected the shape [n, {self.dimensions}], got {list(vectors.shape)}")
-        sound = usable(vectors)
-        if not sound.all():
-            raise ValueError(f"vectors: row {int(np.argmin(sound))} is zero or holds NaN or an infinity")
-        # In float64: the squares of large and of tiny float32 numbers leave float32's range.
-        wide = vectors.astype(np.float64)
-        return cast("Matrix", (wide / np.linalg.norm(wide, axis=1, keepdims=True)).astype(np.float32))
+    # ---- growing: called by whoever writes, between writes
 
-    def _reserve(self, rows: int) -> None:
-        if rows > len(self._matrix):
-            larger: Matrix = np.empty((max(rows, 2 * len(self._matrix)), self.dimensions), np.float32)
-            larger[: len(self._ids)] = self._matrix[: len(self._ids)]
-            self._matrix = larger
+    def wants_successor(self) -> bool:
+        """Whether there are enough vectors for an inverted file, or for one with more lists, and none is under way."""
+        count = len(self)
+        if self.is_moving or count < self._limits.exact_below:
+            return False
+        if self.kind == "ivf":
+            return count >= REBUILD_GROWTH * self._made_for
+        # While it is being filled, wait for a sample of what is to come.
+        goal = max(count, self._expected)
+        return count >= min(goal, max(TRAINING_PER_LIST * lists_for(goal), goal // 8))
 
-    def _fill_gap(self, row: int) -> None:
-        """Move the last row to ``row``, so that rows stay without gaps."""
-        last_id = self._ids.pop()
-        last_row = len(self._ids)
-        if row != last_row:
-            self._matrix[row] = self._matrix[last_row]
-            self._ids[row] = last_id
-            self._rows[last_id] = row
+    def add_successor(self) -> None:
+        """Train an inverted file on a sample and make it the part that is written to. Takes seconds; searches go on."""
+        goal = max(len(self), self._expected)
+        lists = lists_for(goal)
+        with self._lock.shared():
+            sample = self._parts[-1].sample(TRAINING_PER_LIST * lists, self._random)
+        part = IvfPart.trained(sample, lists)
+        with self._lock.alone():
+            self._parts.append(part)
+            self._made_for = goal
 
-    def _candidates(self, queries: Matrix, k: int) -> list[NDArray[np.intp]]:
-        """For each query the rows of its ``k`` best and of all that tie with the last of them, nearly."""
-        scores: list[Matrix] = [np.empty(0, np.float32)] * len(queries)
-        rows: list[NDArray[np.intp]] = [np.empty(0, np.intp)] * len(queries)
-        block_rows = max(1, BLOCK_SCORES // max(1, len(queries)))
-        for start in range(0, len(self._ids), block_rows):
-            block = queries @ self._matrix[start : min(start + block_rows, len(self._ids))].T
-            floors = _kth_largest(block, k) - _TIE_MARGIN
-            for query, floor in enumerate(floors):
-                chosen = np.flatnonzero(block[query] >= floor)
-                scores[query], rows[query] = _prune(
-                    np.concatenate([scores[query], block[query, chosen]]),
-                    np.concatenate([rows[query], chosen + start]),
-                    k,
-                )
-        return rows
+    def move_some(self) -> bool:
+        """Move some vectors to the newest part; answer whether there are more."""
+        with self._lock.alone():
+            if not self.is_moving:
+                return False
+            old = self._parts[0]
+            ids = [post_id for post_id, _ in zip(old.ids(), range(MOVED_AT_ONCE), strict=False)]
+            found = old.vectors(ids)
+            if found:
+                old.delete(list(found))
+                self._put(list(found), unit_rows(np.stack(list(found.values())), self.dimensions))
+            if not len(old):
+                self._parts = self._parts[1:]
+            return self.is_moving
 
-    def _best(self, query: Matrix, rows: NDArray[np.intp], k: int, excluded: PostId | None) -> Scored:
-        # Again in float64: in float32 equal vectors get scores that differ with their places in the product.
-        scores = self._matrix[rows].astype(np.float64) @ query.astype(np.float64)
-        found = ((self._ids[row], round(float(score), SCORE_DIGITS)) for score, row in zip(scores, rows, strict=True))
-        others = (entry for entry in found if entry[0] != excluded)
-        return heapq.nsmallest(k, others, key=lambda entry: (-entry[1], id_text(entry[0]), isinstance(entry[0], str)))
+    def tune(self, target: float, queries: int, k: int) -> float | None:
+        """Look through as few lists as reach the recall ``target``, by ``queries`` samples; answer the recall."""
+        part = self.inverted_file
+        if part is None or self.is_moving:
+            return None
+        choices = [probes for probes in (4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 256) if probes <= part.lists]
+        with self._lock.shared():
+            recalls = part.recall(part.sample(queries, self._random), k, choices)
+        best = next((place for place, recall in enumerate(recalls) if recall >= target), len(choices) - 1)
+        part.probes = choices[best]
+        return recalls[best]
+
+    def recall(self, queries: int, k: int) -> float | None:
+        """The share of the ``k`` best that searches find, by ``queries`` of its own vectors; None while exact."""
+        part = self.inverted_file
+        if part is None:
+            return None
+        with self._lock.shared():
+            sample = part.sample(queries, self._random)
+            return part.recall(sample, k, [part.probes])[0] if len(sample) else None
+
+    def _put(self, ids: Sequence[PostId], units: Matrix) -> None:
+        for part in self._parts[:-1]:
+            part.delete(ids)
+        self._parts[-1].upsert(ids, units)
+
+    def _check_room(self, more: int) -> None:
+        limit = self._limits.max_bytes
+        count = len(self) + max(0, more)
+        needed = count * bytes_per_vector(self.dimensions, exact=count < self._limits.exact_below)
+        if limit and more > 0 and needed > limit:
+            raise IndexFull(
+                f"{count} vectors of {self.dimensions} dimensions need about {needed >> 20} MiB: expected at most "
+                f"{limit >> 20} MiB (FEEDMILL_INDEX_MAX_BYTES, or the container's memory limit)"
+            )
 
 
-def usable(vectors: Matrix) -> NDArray[np.bool_]:
-    """For each row whether it has a direction: finite numbers, not all of them zero."""
-    return cast("NDArray[np.bool_]", np.isfinite(vectors).all(axis=1) & vectors.any(axis=1))
-
-
-def _kth_largest(block: Matrix, k: int) -> Matrix:
-    columns = block.shape[1]
-    if columns <= k:
-        return np.full(len(block), -np.inf, np.float32)
-    return np.partition(block, columns - k, axis=1)[:, columns - k]
-
-
-def _prune(scores: Matrix, rows: NDArray[np.intp], k: int) -> tuple[Matrix, NDArray[np.intp]]:
-    if len(scores) <= k:
-        return scores, rows
-    kept = np.flatnonzero(scores >= _kth_largest(scores[np.newaxis, :], k)[0] - _TIE_MARGIN)
-    if len(kept) > k + MAX_TIES:
-        kept = kept[np.argsort(-scores[kept], kind="stable")[: k + MAX_TIES]]
-    return scores[kept], rows[kept]
-
-
-class _SharedLock:
-    """A lock that many readers or one writer hold. A waiting writer goes before new readers: it never starves."""
-
-    def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._readers = 0
-        self._writers = 0  # waiting or writing
-        self._writing = False
-
-    @contextmanager
-    def shared(self) -> Iterator[None]:
-        with self._changed:
-            self._changed.wait_for(lambda: not self._writers)
-            self._readers += 1
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._readers -= 1
-                self._changed.notify_all()
-
-    @contextmanager
-    def alone(self) -> Iterator[None]:
-        with self._changed:
-            self._writers += 1
-            self._changed.wait_for(lambda: not self._readers and not self._writing)
-            self._writing = True
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._writing = False
-                self._writers -= 1
-                self._changed.notify_all()
+def bytes_per_vector(dimensions: int, *, exact: bool) -> int:
+    """Memory that one vector takes, with its id."""
+    return 4 * dimensions + 300 if exact else 2 * dimensions + 200

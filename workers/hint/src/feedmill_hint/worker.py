@@ -11,13 +11,14 @@ from feedmill.instruments import Instruments
 from feedmill.settings import StoreSettings, read
 from feedmill.store.opening import open_store
 from feedmill.worker import WorkerKind
+from feedmill_hint.figures import IndexFigures
 from feedmill_hint.follow import Follower
 from feedmill_hint.handler import HintHandler
 from feedmill_hint.settings import FollowSettings, HintSettings
 
 
 @asynccontextmanager
-async def open_handler(_: Instruments) -> AsyncIterator[HintHandler]:
+async def open_handler(instruments: Instruments) -> AsyncIterator[HintHandler]:
     """Open the store and keep the index current for as long as the block lasts."""
     follow_settings = read(FollowSettings)
     hint_settings = read(HintSettings)
@@ -25,9 +26,12 @@ async def open_handler(_: Instruments) -> AsyncIterator[HintHandler]:
         follower = Follower(store, follow_settings)
         following = asyncio.create_task(follower.run(), name="follow")
         handler = HintHandler(store, follower, hint_settings)
+        figures = IndexFigures(follower, HINT.worker)
+        instruments.metrics.registry.register(figures)
         try:
             yield handler
         finally:
+            instruments.metrics.registry.unregister(figures)
             following.cancel()
             with suppress(asyncio.CancelledError):
                 await following

@@ -14,7 +14,7 @@ from feedmill.lane import Lane
 from feedmill.pipeline.handler import JsonObject, Message
 from feedmill.store import Store, Write
 from feedmill.wire import text_field
-from feedmill_toxic.language import has_words, identify
+from feedmill_toxic.language import has_words, unsupported
 
 if TYPE_CHECKING:  # torch takes seconds to import: not before the probes answer and the settings are checked
     from feedmill.models.classifier import LoadedClassifier
@@ -92,17 +92,11 @@ class ToxicHandler:
         texts = [comment.text for comment, has in zip(comments, worded, strict=True) if has]
         tokens = iter(self._loaded.classifier.tokenize(texts) if texts else ())
         return [
-            TokenizedComment(comment, next(tokens), self._unsupported(comment.text))
+            TokenizedComment(comment, next(tokens), unsupported(comment.text, self._loaded.languages))
             if has
             else TokenizedComment(comment, None)
             for comment, has in zip(comments, worded, strict=True)
         ]
-
-    def _unsupported(self, text: str) -> str | None:
-        if not self._loaded.languages:
-            return None
-        language = identify(text)
-        return None if language in self._loaded.languages else language
 
     async def infer(self, batch: Sequence[TokenizedComment]) -> Sequence[Scores | MessageError]:
         """Scores per label. A text without words is judged without the model: no scores, hence clean."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from functools import cache
 from typing import Any
 
@@ -30,6 +31,14 @@ def identify(text: str) -> str | None:
         return None
     language, confidence = _identifier().classify(words)
     return str(language) if confidence >= MIN_CONFIDENCE else None
+
+
+def unsupported(text: str, languages: Collection[str]) -> str | None:
+    """The text's language where it is known and none of ``languages``; an empty collection takes any."""
+    if not languages:
+        return None
+    language = identify(text)
+    return None if language in languages else language
 
 
 @cache

@@ -25,9 +25,11 @@ from feedmill_toxic.evaluation.metrics import (
     threshold_for_precision,
 )
 from feedmill_toxic.evaluation.rows import Row
-from feedmill_toxic.language import has_words
+from feedmill_toxic.language import has_words, unsupported
 
 _BLOCK = 512
+TOXICITY = "toxicity"
+"""The name of the one number, see ``toxicity_of``, among the labels."""
 Interval = tuple[float, float]
 
 
@@ -39,10 +41,19 @@ class Judged:
     scores: Sequence[Scores]
     toxicity: Floats
     verdicts: Flags
+    foreign: int
+    """Rows in a language that the model was not made for, which the worker does not call toxic."""
 
     @property
     def truth(self) -> Flags:
         return np.array([row.toxic for row in self.rows], dtype=np.bool_)
+
+    def by_label(self, name: str) -> tuple[Floats, Flags]:
+        """Scores and truth of one label that the rows know, or of ``toxicity``."""
+        if name == TOXICITY:
+            return self.toxicity, self.truth
+        scores = np.array([score[name] for score in self.scores], dtype=np.float64)
+        return scores, np.array([row.labels[name] for row in self.rows], dtype=np.bool_)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +96,8 @@ class Report:
 
     model: str
     data: str
+    foreign: int
+    """Rows in a language that the model was not made for: clean, as the worker has it."""
     confusion: Confusion
     intervals: dict[str, Interval]
     """95 % intervals of accuracy, precision, recall and F1."""
@@ -117,9 +130,10 @@ def judge(loaded: LoadedClassifier, rows: Sequence[Row]) -> Judged:
                 raise answer
             scores.append(answer)
     worded = np.array([has_words(row.text) for row in rows], dtype=np.bool_)
-    verdicts = np.array([loaded.policy.is_toxic(score) for score in scores], dtype=np.bool_) & worded
+    foreign = np.array([bool(unsupported(row.text, loaded.languages)) for row in rows], dtype=np.bool_) & worded
+    verdicts = np.array([loaded.policy.is_toxic(score) for score in scores], dtype=np.bool_) & worded & ~foreign
     toxicity = np.array([toxicity_of(score, loaded.policy) for score in scores], dtype=np.float64) * worded
-    return Judged(rows, scores, toxicity, verdicts)
+    return Judged(rows, scores, toxicity, verdicts, int(foreign.sum()))
 
 
 def toxicity_of(scores: Scores, policy: LabelPolicy) -> float:
@@ -139,13 +153,11 @@ def report(judged: Judged, model: str, data: str, wanted: Wanted) -> Report:
         )
 
     known = list(judged.rows[0].labels) if judged.rows else []
-    labels = [_figures("toxicity", judged.toxicity, truth, wanted)]
-    for label in known:
-        scores = np.array([score[label] for score in judged.scores], dtype=np.float64)
-        labels.append(_figures(label, scores, np.array([row.labels[label] for row in judged.rows]), wanted))
+    labels = [_figures(name, *judged.by_label(name), wanted) for name in (TOXICITY, *known)]
     return Report(
         model,
         data,
+        judged.foreign,
         Confusion.of(verdicts, truth),
         {name: figure(name) for name in names},
         labels,

@@ -107,20 +107,6 @@ def quality(answers: Flags, truth: Flags, weights: Floats) -> Quality:
     return Quality(share(hits, weights[answers].sum()), share(hits, weights[truth].sum()))
 
 
-def best_threshold(scores: Floats, truth: Flags, weights: Floats, slack: float = 0.005) -> float:
-    """The highest threshold, of 0.05 to 0.95, whose weighted F1 is within ``slack`` of the best.
-
-    F1 is flat around its best: the highest of thresholds that are about as good gives the fewest false alarms.
-    0.5 where nothing is true.
-    """
-    if not truth.any():
-        return 0.5
-    candidates = [step / 100 for step in range(5, 96)]
-    merits = [quality(scores >= threshold, truth, weights).f1 for threshold in candidates]
-    good = [threshold for threshold, merit in zip(candidates, merits, strict=True) if merit >= max(merits) - slack]
-    return max(good)
-
-
 def threshold_for_precision(scores: Floats, truth: Flags, wanted: float) -> tuple[float, Quality] | None:
     """The threshold with the most recall among those with at least the ``wanted`` precision; None where none has it."""
     precision, recall, thresholds = precision_recall(scores, truth)

@@ -44,10 +44,14 @@ def markdown(report: Report, plots: Sequence[Path] = ()) -> str:
             ),
             (_label_line(label) for label in report.labels),
         ),
-        "## Reliability of `toxicity`\n",
+        "## Reliability\n\nA calibrated score is the share of rows with such a score for which it is true.\n",
         _table(
-            ("mean score", "share toxic", "rows"),
-            ((f"{one.score:.3f}", f"{one.rate:.3f}", one.rows) for one in report.labels[0].reliability),
+            ("score", "mean score", "share true", "rows"),
+            (
+                (label.name, f"{one.score:.3f}", f"{one.rate:.3f}", one.rows)
+                for label in report.labels
+                for one in label.reliability
+            ),
         ),
         *(f"![{plot.stem}]({plot.name})\n" for plot in plots),
         _slices(report),
@@ -69,7 +73,8 @@ def _verdict(report: Report) -> str:
         tuple(report.intervals),
         [[_with(getattr(counts, name), around) for name, around in report.intervals.items()]],
     )
-    return f"## Verdicts\n\n{matrix}\n{figures}"
+    foreign = f"Rows in a language that the model was not made for, judged clean: {report.foreign}.\n\n"
+    return f"## Verdicts\n\n{foreign if report.foreign else ''}{matrix}\n{figures}"
 
 
 def _label_line(label: LabelFigures) -> tuple[object, ...]:
@@ -140,20 +145,20 @@ def _plots(folder: Path, report: Report, judged: Judged) -> list[Path]:
         from matplotlib.figure import Figure
     except ImportError:
         return []
-    bins = report.labels[0].reliability
-    precision, recall, _ = precision_recall(judged.toxicity, judged.truth)
-    curves: dict[str, tuple[str, str, Any, Any]] = {
-        "reliability": ("mean score", "share toxic", [one.score for one in bins], [one.rate for one in bins]),
-        "precision_recall": ("recall", "precision", recall, precision),
-    }
-    paths = []
-    for name, (across, up, xs, ys) in curves.items():
-        figure = Figure(figsize=(5, 5), layout="constrained")
-        axes = figure.subplots()
-        axes.plot(xs, ys, marker="o" if name == "reliability" else None)
-        if name == "reliability":
-            axes.plot([0, 1], [0, 1], linestyle=":", color="gray")
-        axes.set(xlabel=across, ylabel=up, xlim=(0, 1), ylim=(0, 1.02), title=f"{report.model}: {name}")
-        paths.append(folder / f"{name}.png")
-        figure.savefig(paths[-1], dpi=120)
+    paths = [folder / "reliability.png", folder / "precision_recall.png"]
+    figures = [Figure(figsize=(5, 5), layout="constrained") for _ in paths]
+    reliability, curves = (figure.subplots() for figure in figures)
+    reliability.plot([0, 1], [0, 1], linestyle=":", color="gray")
+    for label in report.labels:
+        bins = label.reliability
+        reliability.plot([one.score for one in bins], [one.rate for one in bins], marker=".", label=label.name)
+        scores, truth = judged.by_label(label.name)
+        precision, recall, _ = precision_recall(scores, truth)
+        curves.plot(recall, precision, label=label.name)
+    reliability.set(xlabel="mean score", ylabel="share true")
+    curves.set(xlabel="recall", ylabel="precision")
+    for path, figure, axes in zip(paths, figures, (reliability, curves), strict=True):
+        axes.set(xlim=(0, 1), ylim=(0, 1.02), title=f"{report.model}: {path.stem}")
+        axes.legend()
+        figure.savefig(path, dpi=120)
     return paths

@@ -1,0 +1,88 @@
+"""The parts of the default toxicity model's recipe that can be told right from wrong without training."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+sys.path.append(str(Path(__file__).resolve().parents[3] / "models" / "toxic"))
+
+from data import LABELS, read_checks, read_sentences
+from lora import LoraLinear
+from prepare import CHECKS, SENTENCES, Closeness, training_rows
+from settle import REFERENCE_RATE, at_rate, calibrate, thresholds, weights_at
+from templates import sentences
+from training import _share
+
+
+def test_weights_and_scores_at_a_rate() -> None:
+    truth = np.zeros((10, len(LABELS)))
+    truth[:4, 0] = 1
+    weights = weights_at(truth, 0.25)
+    assert weights[:4].sum() / weights.sum() == pytest.approx(0.25)
+    scores = np.array([0.1, 0.5, 0.9])
+    assert at_rate(scores, REFERENCE_RATE) == pytest.approx(scores)
+    assert at_rate(np.array([REFERENCE_RATE]), 0.1) == pytest.approx([0.1])
+
+
+def test_calibration_takes_out_what_is_too_sure_and_thresholds_stay_near_a_half() -> None:
+    generator = np.random.default_rng(1)
+    shares = generator.uniform(0.02, 0.98, 4000)
+    truth = np.zeros((4000, len(LABELS)))
+    truth[:, 0] = generator.uniform(size=4000) < shares
+    scores = np.full((4000, len(LABELS)), 0.01)
+    scores[:, 0] = 1 / (1 + np.exp(-3 * np.log(shares / (1 - shares))))
+    calibration = calibrate(scores, truth)
+    assert calibration.slope[0] == pytest.approx(1 / 3, abs=0.05)
+    assert (calibration.slope[1], calibration.shift[1]) == (1, 0)
+    limits = thresholds(calibration(scores), truth)
+    assert 0.4 <= limits["toxic"] <= 0.6
+    assert all(limits[label] >= 0.5 for label in LABELS[1:])
+
+
+def test_the_learning_rate_warms_up_falls_and_rises_once_more() -> None:
+    rates = [_share(step, 100, 150, 0.06) for step in range(1, 151)]
+    assert (max(rates), rates[5], rates[99], rates[149]) == (1, 1, 0, 0)
+    assert max(rates[100:]) == 0.5
+
+
+def test_an_adapted_layer_is_the_layer_until_its_second_factor_learns() -> None:
+    layer = LoraLinear(torch.nn.Linear(6, 4), 2, 2.0)
+    inputs = torch.randn(3, 5, 6)
+    assert torch.equal(layer(inputs), layer.base(inputs))
+    torch.nn.init.ones_(layer.b)
+    expected = layer.base(inputs) + 2.0 * inputs @ layer.a.T @ layer.b.T
+    assert torch.allclose(layer(inputs), expected, atol=1e-5)
+
+
+def test_own_sentences_have_both_kinds_and_no_gaps() -> None:
+    own = sentences(3)
+    assert not [example.text for example in own if "{" in example.text or "}" in example.text]
+    toxic = sum(example.targets[0] == 1.0 for example in own)
+    assert 0.3 < toxic / len(own) < 0.6
+    assert {example.targets[0] for example in own} == {0.0, 1.0}
+
+
+def test_what_is_measured_on_is_not_trained_on_nor_is_anything_close_to_it(tmp_path: Path) -> None:
+    sets = {check.text for name in CHECKS for check in read_checks(SENTENCES / f"{name}.csv")}
+    with (tmp_path / "jigsaw_train_6label.csv").open("w", newline="", encoding="utf-8") as stream:
+        rows = [*sets, "A comment that nobody measures on"]
+        csv.writer(stream).writerows([["comment_text", *LABELS], *([row, *"000000"] for row in rows)])
+    trained = training_rows(tmp_path)
+    assert any(example.text == "A comment that nobody measures on" for example in trained)
+    assert not sets & {example.text for example in trained}
+    own = {example.text for example in (*read_sentences(SENTENCES / "train.csv"), *sentences(7), *sentences(8))}
+    closeness = Closeness(sets)
+    assert max(closeness(example.text) for example in trained if example.text in own) < 0.6
+    assert closeness("Is your brother gay as well?") < 0.6 <= closeness("I AM gay!")
+
+
+def test_open_labels() -> None:
+    hateful = next(row for row in read_sentences(SENTENCES / "templates.csv") if "breed" in row.text)
+    assert (hateful.targets[0], hateful.targets[5]) == (1.0, 1.0)
+    assert np.isnan(hateful.targets[4])
