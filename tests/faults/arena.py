@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -33,7 +32,6 @@ from support.workers import WorkerProcess
 START_SECONDS = 300.0  # torch alone takes a minute to import on a busy machine
 HEAL_SECONDS = 120.0
 SETTLE_SECONDS = 180.0
-TESTS = Path(__file__).parents[1]
 
 # Short intervals, so that a fault of seconds is longer than they are; what is promised is in multiples of these.
 QUICK = {
@@ -71,12 +69,9 @@ class Arena:
     workers: tuple[str, ...] = ("toxic", "encode", "hint")
     per_second: float = 12.0
     settings: dict[str, str] = field(default_factory=dict)
-    faults: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """For faults.faulty_worker, by worker."""
     ledger: Ledger = field(default_factory=Ledger)
     first_holdings: dict[str, tuple[int, Holdings]] = field(default_factory=dict)
     heal_seconds: dict[str, float] = field(default_factory=dict)
-    exits: list[str] = field(default_factory=list)
 
     def __enter__(self) -> Self:
         self._stack = ExitStack()
@@ -88,7 +83,6 @@ class Arena:
         self.store = self.client[self.database_name]
         self._ports = dict(zip(self.workers, free_ports(len(self.workers)), strict=True))
         self.processes: dict[str, WorkerProcess] = {}
-        self._expected_to_end: set[int] = set()
         self._lock = threading.RLock()
         self._stack.callback(self._kill_all)
         try:
@@ -133,28 +127,19 @@ class Arena:
             "MONGO_URI": directly(behind(self.database.uri, self.database_proxy)),
             "DATABASE_NAME": self.database_name,
             "FEEDMILL_PROBE_PORT": str(port),
-            "PYTHONPATH": str(TESTS),
             **self.settings,
         }
-        module = [f"feedmill_{worker}"]
-        if worker in self.faults:
-            module = ["faults.faulty_worker", worker]
-            environment["FAULTS_AT"] = json.dumps(self.faults[worker])
         log = self.folder / f"{worker}.log"
         with log.open("ab") as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", *module], env=environment, cwd=self.folder, stdout=output, stderr=output
+                [sys.executable, "-m", f"feedmill_{worker}"],
+                env=environment,
+                cwd=self.folder,
+                stdout=output,
+                stderr=output,
             )
         with self._lock:
             self.processes[worker] = WorkerProcess(worker, process, port, log)
-
-    def restart_when_ended_without_faults(self, worker: str) -> None:
-        """The next life of a worker that was told to die goes without the fault."""
-        process = self.processes[worker].process
-        self.faults.pop(worker, None)
-        process.wait(HEAL_SECONDS)
-        self.exits.append(f"{worker}: {process.returncode}")
-        self.start_worker(worker)
 
     def kill(self, worker: str) -> None:
         self.processes[worker].kill()
