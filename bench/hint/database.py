@@ -45,7 +45,7 @@ async def _measure(uri: str, posts: int, snapshots: Path) -> dict[str, Any]:
     for start in range(0, posts, PORTION):
         await _write(store, ids[start : start + PORTION], vectors[start : start + PORTION])
     figures: dict[str, Any] = {"posts": posts}
-    settings = read(FollowSettings, index_exact_below=min(20_000, posts // 2), index_snapshot_dir=str(snapshots))
+    settings = read(FollowSettings, index_exact_below=min(10_000, posts // 2), index_snapshot_dir=str(snapshots))
     async with _following(store, settings) as (follower, seconds):
         figures["ready_without_snapshot_seconds"] = seconds
         figures["insert_to_findable_ms"] = quantiles([await _findable(store, follower) for _ in range(INSERTS)])

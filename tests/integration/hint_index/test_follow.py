@@ -15,6 +15,9 @@ from feedmill_hint.follow import Follower
 from feedmill_local.database import Database
 
 MODES = pytest.mark.parametrize("mode", ["stream", "poll"])
+ENGINES = pytest.mark.parametrize(
+    "engine", [{}, {"index_exact_below": 1}, {"index_engine": "qdrant", "qdrant_url": ":memory:"}], ids=str
+)
 
 
 def ids(follower: Follower) -> set[Any]:
@@ -27,14 +30,15 @@ def direction(follower: Follower, post_id: Any) -> list[float]:
     return [round(float(number), 3) for number in found.get(post_id, np.zeros(0))]
 
 
+@ENGINES
 @MODES
 async def test_the_index_is_loaded_and_follows_new_changed_and_removed_vectors(
-    site: Any, eventually: Any, mode: str
+    site: Any, eventually: Any, mode: str, engine: dict[str, Any]
 ) -> None:
     space = await site.space("one")
     first = ObjectId()
     await site.encode(space, {first: (1, 0, 0), "b": (0, 1, 0)})
-    async with site.follower(mode) as follower:
+    async with site.follower(mode, **engine) as follower:
         assert follower.missing()
         await eventually(lambda: follower.missing() is None)
         assert ids(follower) == {first, "b"}

@@ -11,9 +11,9 @@ from feedmill.backoff import Backoff
 from feedmill.errors import ModelError, Outage
 from feedmill.spaces import Space, active_name, active_space
 from feedmill.store import Store
-from feedmill_hint.index import VectorIndex
 from feedmill_hint.mirror import FIRST_RETRY_SECONDS, SpaceMirror
 from feedmill_hint.settings import FollowSettings
+from feedmill_hint.vectors import Index
 
 _log = logging.getLogger(__name__)
 
@@ -23,7 +23,7 @@ class Snapshot:
     """A space and its index. Whoever answers a request keeps to one snapshot: an answer never mixes spaces."""
 
     space: Space
-    index: VectorIndex
+    index: Index
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -88,7 +88,7 @@ class Follower:
             "lag_seconds": round(mirror.lag_seconds, 3),
             "bytes": mirror.index.bytes_used(),
             "kind": mirror.index.kind,
-            "probes": mirror.index.probes,
+            "probes": mirror.growth.probes,
             "recall": mirror.growth.recall,
             "next_space": self._next.mirror.space.name if self._next else None,
             "missing": self.missing(),

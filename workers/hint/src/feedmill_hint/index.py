@@ -31,7 +31,7 @@ class IndexFull(FeedmillError):
 class IndexLimits:
     """How large an index may be, and when it stops searching exactly."""
 
-    exact_below: int = 20_000
+    exact_below: int = 10_000
     max_bytes: int = 0
     """0: no limit."""
 
@@ -174,7 +174,7 @@ class VectorIndex:
         lists = lists_for(goal)
         with self._lock.shared():
             sample = self._parts[-1].sample(TRAINING_PER_LIST * lists, self._random)
-        part = IvfPart.trained(sample, lists)
+        part = IvfPart.trained(sample, min(lists, len(sample)))
         with self._lock.alone():
             self._parts.append(part)
             self._made_for = goal
@@ -199,7 +199,9 @@ class VectorIndex:
         part = self.inverted_file
         if part is None or self.is_moving:
             return None
-        choices = [probes for probes in (4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 256) if probes <= part.lists]
+        choices = [probes for probes in (4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 256) if probes <= part.lists] or [
+            part.lists
+        ]
         with self._lock.shared():
             recalls = part.recall(part.sample(queries, self._random), k, choices)
         best = next((place for place, recall in enumerate(recalls) if recall >= target), len(choices) - 1)

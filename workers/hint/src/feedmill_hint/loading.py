@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import TypeVar
 
 from feedmill.spaces import Space
-from feedmill_hint.index import IndexFull, VectorIndex
+from feedmill_hint.index import IndexFull, IndexLimits, VectorIndex
+from feedmill_hint.qdrant import QdrantIndex, open_qdrant
 from feedmill_hint.settings import FollowSettings
 from feedmill_hint.snapshots import Position, SnapshotUnusable, restore, save
+from feedmill_hint.vectors import Index
 
 PROGRESS_SECONDS = 5.0
 READ_AHEAD = 4
@@ -36,6 +38,20 @@ def memory_limit(settings: FollowSettings) -> int:
             continue
         return limit * 3 // 4 if limit < UNLIMITED_BYTES else 0
     return 0
+
+
+def check_engine(settings: FollowSettings) -> None:
+    """Raises SettingsError for an engine that can't be used: at the start, not once there is a space."""
+    if settings.index_engine == "qdrant":
+        open_qdrant(settings.qdrant_url, settings.qdrant_api_key.get_secret_value()).close()
+
+
+def make_index(space: Space, settings: FollowSettings) -> Index:
+    """The index that the settings ask for, empty. Raises SettingsError."""
+    if settings.index_engine == "qdrant":
+        client = open_qdrant(settings.qdrant_url, settings.qdrant_api_key.get_secret_value())
+        return QdrantIndex(client, space.name, space.dimensions)
+    return VectorIndex(space.dimensions, IndexLimits(settings.index_exact_below, memory_limit(settings)))
 
 
 @asynccontextmanager
@@ -93,9 +109,9 @@ class Progress:
 class SnapshotKeeper:
     """Reads and writes one index's snapshots, where a folder for them is set."""
 
-    def __init__(self, index: VectorIndex, space: Space, settings: FollowSettings) -> None:
+    def __init__(self, index: Index, space: Space, settings: FollowSettings) -> None:
         self.has_changes = False
-        self._index = index
+        self._index = index if isinstance(index, VectorIndex) else None  # a server keeps its own
         self._space = space
         self._folder = Path(settings.index_snapshot_dir) if settings.index_snapshot_dir else None
         self._every_seconds = settings.index_snapshot_seconds
@@ -103,7 +119,7 @@ class SnapshotKeeper:
 
     async def restore(self) -> Position | None:
         """Fill the index from the snapshot and answer where it stands; None: there is none that can be used."""
-        if self._folder is None:
+        if self._folder is None or self._index is None:
             return None
         began = time.monotonic()
         try:
@@ -119,9 +135,9 @@ class SnapshotKeeper:
 
     async def write(self, position: Position) -> None:
         """Write one if it is time and something changed. The caller is the index's only writer, and waits for it."""
-        part = self._index.inverted_file
+        part = self._index.inverted_file if self._index else None
         is_due = self.has_changes and time.monotonic() >= self._due
-        if self._folder is None or part is None or self._index.is_moving or not is_due:
+        if self._folder is None or self._index is None or part is None or self._index.is_moving or not is_due:
             return
         self._due = time.monotonic() + self._every_seconds
         began = time.monotonic()

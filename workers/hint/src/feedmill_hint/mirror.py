@@ -20,8 +20,8 @@ from feedmill.ids import PostId
 from feedmill.spaces import Space, Vector, changed_since, read_stored, stream_ids, stream_vectors, watch_vectors
 from feedmill.store import HistoryLost, Store, StreamUnsupported
 from feedmill_hint.growth import Growth
-from feedmill_hint.index import IndexFull, IndexLimits, VectorIndex, usable
-from feedmill_hint.loading import Progress, SnapshotKeeper, ahead, memory_limit
+from feedmill_hint.index import IndexFull, usable
+from feedmill_hint.loading import Progress, SnapshotKeeper, ahead, make_index
 from feedmill_hint.settings import FollowSettings
 from feedmill_hint.snapshots import Position
 
@@ -60,7 +60,7 @@ class SpaceMirror:
 
     def __init__(self, store: Store, space: Space, settings: FollowSettings) -> None:
         self.space = space
-        self.index = VectorIndex(space.dimensions, IndexLimits(settings.index_exact_below, memory_limit(settings)))
+        self.index = make_index(space, settings)
         self.growth = Growth(self.index, settings)
         self.loaded = asyncio.Event()
         self.problem: str | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 
 from feedmill.settings import Group, Name, Seconds
 
@@ -27,8 +27,13 @@ class FollowSettings(Group):
         60.0, description="an index that could not be brought up to date for so long fails /readyz"
     )
     index_backoff_max_seconds: Seconds = Field(10.0, description="cap of the jittered pause after a failure")
+    index_engine: Literal["embedded", "qdrant"] = Field(
+        "embedded", description="embedded: in this process; qdrant: on a Qdrant server (docs/adr/0004)"
+    )
+    qdrant_url: str = Field("", description="http:// or https:// URL of the Qdrant server")
+    qdrant_api_key: SecretStr = Field(SecretStr(""), description="its API key, if it wants one")
     index_exact_below: int = Field(
-        20_000, ge=1, le=1_000_000, description="up to so many vectors every search is exact; above, faiss's IVF"
+        10_000, ge=1, le=1_000_000, description="up to so many vectors every search is exact; above, faiss's IVF"
     )
     index_max_bytes: int = Field(
         0, ge=0, description="memory for the index; 0: three quarters of the container's limit, if it has one"

@@ -47,6 +47,48 @@ class Part(Protocol):
         ...
 
 
+class Index(Protocol):
+    """All vectors of a space, wherever they are: in this process, or on a server made for it.
+
+    Called from threads, as any method may take as long as a search; ``len`` may be called on the event loop.
+    """
+
+    dimensions: int
+
+    @property
+    def kind(self) -> str:
+        """In a word, how it searches."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def bytes_used(self) -> int:
+        """Memory of this process, as far as it grows with the vectors."""
+        ...
+
+    def ids(self) -> set[PostId]: ...
+
+    def vectors(self, ids: Iterable[PostId]) -> dict[PostId, Matrix]:
+        """Unit vectors (``[dimensions]``) of those of ``ids`` that are there."""
+        ...
+
+    def expect(self, vectors: int) -> None:
+        """Say how many there will be. Raises IndexFull where they won't fit."""
+        ...
+
+    def upsert(self, ids: Sequence[PostId], vectors: Matrix) -> None:
+        """Add ``vectors`` (``[n, dimensions]``), or replace those whose id is there. The last of equal ids counts."""
+        ...
+
+    def delete(self, ids: Iterable[PostId]) -> int:
+        """Forget ``ids``; answer how many were there."""
+        ...
+
+    def search(self, vectors: Matrix, k: int, exclude: Sequence[PostId | None]) -> list[Scored]:
+        """For each of ``vectors`` the ``k`` most similar ids with their cosine, without its own ``exclude``."""
+        ...
+
+
 def rank(entry: tuple[PostId, float]) -> tuple[float, str, bool]:
     """Sorts answers: best first, equal scores in order of the id's text."""
     return -entry[1], id_text(entry[0]), isinstance(entry[0], str)

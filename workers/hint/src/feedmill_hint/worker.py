@@ -14,6 +14,7 @@ from feedmill.worker import WorkerKind
 from feedmill_hint.figures import IndexFigures
 from feedmill_hint.follow import Follower
 from feedmill_hint.handler import HintHandler
+from feedmill_hint.loading import check_engine
 from feedmill_hint.settings import FollowSettings, HintSettings
 
 
@@ -22,6 +23,7 @@ async def open_handler(instruments: Instruments) -> AsyncIterator[HintHandler]:
     """Open the store and keep the index current for as long as the block lasts."""
     follow_settings = read(FollowSettings)
     hint_settings = read(HintSettings)
+    check_engine(follow_settings)
     async with open_store(read(StoreSettings), "feedmill-hint") as store:
         follower = Follower(store, follow_settings)
         following = asyncio.create_task(follower.run(), name="follow")
