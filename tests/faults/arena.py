@@ -189,7 +189,7 @@ class Arena:
         began = time.monotonic()
         self.producer.resume()
         for worker in self.workers:
-            self.until_ready(worker, HEAL_SECONDS)
+            self.until_ready(worker, START_SECONDS)  # a worker that was killed loads its model again
         for worker in self.workers:
             wait_for(
                 lambda worker=worker: self.ledger.answered_since(worker, began),

@@ -1,4 +1,4 @@
-"""Runs under faults: a short mix in every test run; all of them with FAULTS=full (`make faults`)."""
+"""Runs under faults, with FAULTS=full (`make faults`); in every test run only the tests of the accounting itself."""
 
 from __future__ import annotations
 

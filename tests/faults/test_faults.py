@@ -17,8 +17,9 @@ Run = Callable[..., Verdict]
 SHORT_MIX = ("broker_cut", "worker_killed", "database_cut", "broker_half_open", "connections_closed")
 
 
+@pytest.mark.full_faults
 def test_a_short_mix_of_faults(run_under: Run) -> None:
-    """What every test run can afford: two real workers."""
+    """Two real workers and the quickest faults: minutes."""
     run_under(*SHORT_MIX, workers=("encode", "hint"))
 
 
