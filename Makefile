@@ -17,7 +17,7 @@ SUITES := $(wildcard tests/unit tests/integration tests/charts tests/e2e tests/f
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev run up down status test test-unit test-integration test-e2e faults soak coverage charts \
-  charts-docs e2e lint format docs lock train-toxic bench-hint images image-base test-images sbom scan clean
+  charts-docs e2e lint format docs lock train-toxic bench bench-quick bench-hint images image-base test-images sbom scan clean
 
 help: ## Show these lines
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-18s %s\n", $$1, $$2 }' Makefile
@@ -92,6 +92,12 @@ lock: setup-dev ## Write requirements/*.txt from what is installed (how to renew
 
 train-toxic: setup ## Train the toxic worker's default model again (the data: models/toxic)
 	@$(BIN)/python models/toxic/train.py $(ARGS)
+
+bench: setup-dev ## Measure encode against the system that it replaces (minutes; installs sentence-transformers apart)
+	@$(BIN)/python bench/throughput $(ARGS)
+
+bench-quick: setup-dev ## Prove that the measurement runs: seconds, no installs, figures of no meaning
+	@$(BIN)/python bench/throughput --quick
 
 bench-hint: setup-dev ## Measure the hint worker's index: bench/hint (minutes; ARGS=--quick: seconds)
 	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=2 $(BIN)/python bench/hint $(ARGS)

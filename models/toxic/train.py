@@ -63,7 +63,7 @@ def make(data: Path, options: argparse.Namespace) -> None:
     files = resolve(parse(ENCODER))
     rows = training_rows(data, options.limit, options.bare)
     print(f"training on {len(rows):,} texts", file=sys.stderr)
-    choices = Options(epochs=options.epochs, again=options.again, seed=options.seed, bf16=options.bf16)
+    choices = Options(epochs=options.epochs, seed=options.seed, bf16=options.bf16)
     tokens = load_tokenizer(files.path, TRAINING_TOKENS)([normalise(row.text) for row in rows])
     network = open_network(files, choices, options.threads)
     train(network, Rows.of(tokens, rows), choices, options.checkpoint)
@@ -151,8 +151,6 @@ def _parser() -> argparse.ArgumentParser:
         help="where training goes on from after a stop; remove it to begin anew (default: %(default)s)")  # fmt: skip
     add("--limit", type=int, default=0, help="rows of each data set, for a quick trial (default: all)")
     add("--epochs", type=float, default=defaults.epochs, help="passes over the rows (default: %(default)s)")
-    add("--again", type=float, default=defaults.again,
-        help="the share of one more pass that follows, from half the learning rate (default: %(default)s)")  # fmt: skip
     add("--bare", action="store_true", help="train on Jigsaw's rows alone, to measure what the rest changes")
     add("--before", type=Path, help="folder of such a model, to measure the bias towards groups of people beside it")
     add("--seed", type=int, default=defaults.seed)

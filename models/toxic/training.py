@@ -30,8 +30,6 @@ class Options:
     alpha: float = 16.0
     epochs: float = 1.0
     """Passes over the rows; those that are to be seen twice are there twice."""
-    again: float = 0.5
-    """The share of one more pass that follows, from half the learning rate down to zero once more."""
     batch: int = 32
     learning_rate: float = 1e-3
     head_learning_rate: float = 5e-3
@@ -97,27 +95,22 @@ class Rows:
 
 
 def train(network: Network, rows: Rows, options: Options, checkpoint: Path) -> None:
-    """Train in place: a pass over the rows, then part of another with a warm restart of the learning rate (Loshchilov
-    and Hutter 2017, arXiv:1608.03983), so that the weights after the first can be measured, and used, as they are.
+    """Train in place, under one schedule of the learning rate.
 
     Goes on from ``checkpoint`` where there is one, and writes it as it goes.
     """
     tensors = network.tensors()
     optimiser = _optimiser(network, options)
-    batches = math.ceil(len(rows.tokens) / options.batch)
-    first = max(1, round(options.epochs * batches))
-    total = first + round(options.again * batches)
+    total = max(1, round(options.epochs * math.ceil(len(rows.tokens) / options.batch)))
     done = _resume(checkpoint, tensors, optimiser)
     progress, workers = _Progress(total, done), _Workers(network, rows, options)
     for step, indexes in islice(enumerate(_batches(rows.tokens, options), start=1), done, total):
         for group in optimiser.param_groups:
-            group["lr"] = group["peak"] * _share(step, first, total, options.warm_up)
+            group["lr"] = group["peak"] * _share(step, total, options.warm_up)
         progress.add(workers.step(indexes, optimiser))
-        if step % options.checkpoint_steps == 0 or step in (first, total):
+        if step % options.checkpoint_steps == 0 or step == total:
             progress.show(step)
             _save(checkpoint, tensors, optimiser, step, options)
-        if step == first:
-            _save(checkpoint.with_stem(f"{checkpoint.stem}-first"), tensors, optimiser, step, options)
 
 
 def _optimiser(network: Network, options: Options) -> torch.optim.Optimizer:
@@ -180,12 +173,10 @@ def _batches(tokens: Sequence[Tokens], options: Options) -> Iterator[list[int]]:
         epoch += 1
 
 
-def _share(step: int, first: int, total: int, warm_up: float) -> float:
-    """Linear warm-up, then linear decay to zero; after step ``first`` once more, from half the height."""
-    if step > first:
-        return 0.5 * _share(step - first, total - first, total - first, warm_up)
-    rise = max(1, round(first * warm_up))
-    return step / rise if step <= rise else max(0.0, (first - step) / max(1, first - rise))
+def _share(step: int, total: int, warm_up: float) -> float:
+    """Linear warm-up, then linear decay to zero."""
+    rise = max(1, round(total * warm_up))
+    return step / rise if step <= rise else max(0.0, (total - step) / max(1, total - rise))
 
 
 class _Progress:

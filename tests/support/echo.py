@@ -29,7 +29,8 @@ class Echo:
 class EchoHandler:
     """Body ``{"text": …, "fail": where?}``; ``fail`` is ``<step>-<reject|retry|crash>``, such as ``infer-crash``."""
 
-    def __init__(self) -> None:
+    def __init__(self, lanes: int = 1) -> None:
+        self.lanes = lanes
         self.away: Outage | None = None
         """Raised by ``commit`` and ``ready`` while it is set."""
         self.may_infer = asyncio.Event()

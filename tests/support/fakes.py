@@ -254,6 +254,7 @@ class ScriptedHandler:
     gates: dict[str, asyncio.Event] = field(default_factory=dict)
     pause: Callable[[str], Awaitable[None]] | None = None
     away: bool = False
+    lanes: int = 1
 
     async def ready(self) -> None:
         if self.away:

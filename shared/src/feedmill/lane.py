@@ -1,4 +1,4 @@
-"""One thread for blocking work, so that the event loop does I/O only."""
+"""Threads for blocking work, so that the event loop does I/O only."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ THREAD_PREFIX = "lane-"
 
 
 class Lane:
-    """Runs one blocking call at a time, in order, on a thread of its own."""
+    """Runs blocking calls on ``threads`` threads of its own: with one, one at a time and in order."""
 
-    def __init__(self, name: str) -> None:
-        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"{THREAD_PREFIX}{name}")
+    def __init__(self, name: str, threads: int = 1) -> None:
+        self._executor = ThreadPoolExecutor(max_workers=threads, thread_name_prefix=f"{THREAD_PREFIX}{name}")
 
     async def run(self, call: Callable[..., T], *args: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._executor, call, *args)

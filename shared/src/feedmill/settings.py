@@ -154,7 +154,7 @@ class BatchSettings(Group):
     """How much goes through the model at once."""
 
     max_batch_items: int = Field(64, ge=1, le=4096, description="messages in one batch at most")
-    max_batch_tokens: int = Field(4096, ge=16, description="tokens in one batch at most (one longer text goes alone)")
+    max_batch_tokens: int = Field(1024, ge=16, description="tokens in one batch at most (one longer text goes alone)")
     stuck_after_seconds: Seconds = Field(300.0, description="a batch that takes longer fails /livez")
     drain_timeout_seconds: Seconds = Field(
         25.0, description="from SIGTERM to handing back what is not done; below the pod's grace period"
@@ -183,7 +183,8 @@ class ModelSettings(Group):
     model: str = Field("", description="hf://owner/name@revision, file:///path or pkg://package; empty: the default")
     model_cache: str = Field("", description="where hf:// models are kept; empty: huggingface_hub's own place")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="cpu, cuda, or auto: CUDA where torch sees it")
-    threads: int = Field(0, ge=0, le=256, description="torch's intra-op threads; 0: one for each usable core")
+    lanes: int = Field(0, ge=0, le=64, description="batches in the model side by side; 0: one a core, at most 4")
+    threads: int = Field(0, ge=0, le=256, description="cores for each lane; 0: the usable cores shared out")
     max_tokens: int = Field(
         256, ge=8, le=8192, description="longer texts are cut (encode) or judged in windows (toxic)"
     )

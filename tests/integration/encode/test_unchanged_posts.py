@@ -22,6 +22,7 @@ class CountingEncoder:
     """An encoder of three dimensions that remembers what went through it."""
 
     space, uri, revision, dimensions, model = "one", "pkg://model", "r1", 3, "model@r1"
+    lanes = 1
 
     def __init__(self) -> None:
         self.encoded: list[str] = []

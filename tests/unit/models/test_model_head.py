@@ -8,11 +8,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tiny_models import model_settings
+from transformers import BertModel
 
 from feedmill.errors import ModelError, Reject
 from feedmill.models.classifier import LoadedClassifier, load_classifier
@@ -63,25 +63,27 @@ def load(folder: Path, **changes: Any) -> LoadedClassifier:
     return load_classifier(model_settings(folder, **changes), "")
 
 
-def test_scores_are_the_layers_applied_by_hand(folder: Path) -> None:
+def test_scores_are_the_layers_applied_by_hand(folder: Path, encoder_folder: Path) -> None:
+    """transformers' own network with the adapter's products added, its mean pooling and the head, all by hand."""
     loaded = load(folder)
     loaded.classifier.warm_up()
+    layers = load_file(folder / "head.safetensors")
+    network = BertModel.from_pretrained(encoder_folder).eval()
+    with torch.no_grad():
+        adapted = dict(network.named_parameters())[f"{ADAPTED}.weight"]
+        adapted += 2.0 * layers[f"adapter.{ADAPTED}.b"] @ layers[f"adapter.{ADAPTED}.a"]
     tokens = loaded.classifier.tokenize(["hello", "you are a stupid person"])
-    features = loaded.classifier._encoder.encode(tokens)  # type: ignore[attr-defined]
-    layers = {name: tensor.numpy() for name, tensor in load_file(folder / "head.safetensors").items()}
-    expected = 1 / (1 + np.exp(-(features @ layers["output.weight"].T + layers["output.bias"])))
-    for answer, row in zip(loaded.classifier.classify(tokens), expected, strict=True):
-        assert answer == pytest.approx(dict(zip(LABELS, row.tolist(), strict=True)), abs=1e-5)
+    for text, answer in zip(tokens, loaded.classifier.classify(tokens), strict=True):
+        with torch.no_grad():
+            features = network(torch.tensor([text.ids])).last_hidden_state[0].mean(0)
+        expected = (features @ layers["output.weight"].T + layers["output.bias"]).sigmoid()
+        assert answer == pytest.approx(dict(zip(LABELS, expected.tolist(), strict=True)), abs=1e-5)
 
 
-def test_the_adapter_is_merged_into_the_layer_that_it_names(folder: Path, encoder_folder: Path) -> None:
-    merged = dict(load(folder).classifier._encoder._network.named_parameters())  # type: ignore[attr-defined]
-    before = load_file(encoder_folder / "model.safetensors")
-    tensors = load_file(folder / "head.safetensors")
-    change = 2.0 * tensors[f"adapter.{ADAPTED}.b"] @ tensors[f"adapter.{ADAPTED}.a"]
-    assert torch.allclose(merged[f"{ADAPTED}.weight"], before[f"{ADAPTED}.weight"] + change, atol=1e-6)
-    unchanged = "encoder.layer.0.attention.self.query.weight"
-    assert torch.equal(merged[unchanged], before[unchanged])
+def test_loading_an_adapter_leaves_the_encoders_file_alone(folder: Path, tmp_path: Path) -> None:
+    before = content_revision(tmp_path / "encoder")
+    load(folder).classifier.warm_up()
+    assert content_revision(tmp_path / "encoder") == before
 
 
 @pytest.mark.parametrize(
@@ -213,14 +215,54 @@ def test_the_default_model_is_small() -> None:
     assert (path / "head.safetensors").stat().st_size < 1_000_000
 
 
-def shares(model: LoadedClassifier, name: str) -> float:
-    """The share of sentences in ``models/toxic/sentences`` that are judged toxic."""
+def judged(model: LoadedClassifier, name: str) -> dict[str, list[tuple[str, bool]]]:
+    """The sentences of ``models/toxic/sentences``, never trained on, by kind, and whether each is judged toxic."""
     with (SENTENCES / f"{name}.csv").open(encoding="utf-8", newline="") as stream:
-        texts = [row["text"] for row in csv.DictReader(stream)]
-    answers = model.judge(model.classifier.tokenize(texts))
-    return sum(not isinstance(scores, Reject) and model.policy.is_toxic(scores) for scores in answers) / len(texts)
+        rows = list(csv.DictReader(stream))
+    found: dict[str, list[tuple[str, bool]]] = {}
+    for row, scores in zip(rows, model.judge(model.classifier.tokenize([row["text"] for row in rows])), strict=True):
+        assert not isinstance(scores, Reject)
+        found.setdefault(row["kind"], []).append((row["text"], model.policy.is_toxic(scores)))
+    return found
 
 
-def test_the_default_model_on_sentences_that_it_was_not_trained_on(default: LoadedClassifier) -> None:
-    assert shares(default, "harmless") < 0.1
-    assert shares(default, "harmful") > 0.8
+def test_the_sentences_that_an_earlier_model_got_wrong(default: LoadedClassifier) -> None:
+    wanted = {
+        "I am gay": False,
+        "I am a proud muslim woman": False,
+        "black lives matter": False,
+        "how do I kill a process in linux?": False,
+        "this damn thing works great": False,
+        "fuck yeah, we won!": False,
+        "kys": True,
+        "women belong in the kitchen": True,
+        "\U0001f595": True,
+    }
+    assert dict(judged(default, "reported")["reported"]) == wanted
+
+
+# Wrong sentences of each kind: one more than the committed weights have (the model card), as another CPU rounds
+# otherwise. Lower them with better weights.
+HARMLESS = {
+    "counter_speech": 3, "criticism": 1, "identity": 1, "kill_die_shoot": 2, "proud": 3, "quote_report": 1,
+    "reclaimed": 5, "swearing": 2,
+}  # fmt: skip
+HARMFUL = {
+    "caps": 1, "emoji": 2, "identity": 3, "insult": 3, "long": 1, "obfuscated": 1, "sexist": 6, "slang": 1, "threat": 2,
+}  # fmt: skip
+
+
+def test_harmless_sentences(default: LoadedClassifier) -> None:
+    found = judged(default, "harmless")
+    assert found.keys() == HARMLESS.keys()
+    flagged = {kind: [text for text, toxic in rows if toxic] for kind, rows in found.items()}
+    assert not {kind: texts for kind, texts in flagged.items() if len(texts) > HARMLESS[kind]}
+    about_groups = [toxic for kind in ("identity", "proud") for _, toxic in found[kind]]
+    assert sum(about_groups) / len(about_groups) < 0.05
+
+
+def test_harmful_sentences(default: LoadedClassifier) -> None:
+    found = judged(default, "harmful")
+    assert found.keys() == HARMFUL.keys()
+    missed = {kind: [text for text, toxic in rows if not toxic] for kind, rows in found.items()}
+    assert not {kind: texts for kind, texts in missed.items() if len(texts) > HARMFUL[kind]}

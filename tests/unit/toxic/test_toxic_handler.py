@@ -26,6 +26,7 @@ class WordFinder:
 
     labels: tuple[str, ...] = ("toxic",)
     judged: list[int] = field(default_factory=list)
+    lanes: int = 1
 
     def tokenize(self, texts: Sequence[str]) -> list[Tokens]:
         return [self._windows([len(word) if word != "rude" else 0 for word in text.split()]) for text in texts]

@@ -6,7 +6,7 @@ changes: ``adapter.<layer>.a`` ``[rank, inputs]`` and ``adapter.<layer>.b`` ``[o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any
 
 import torch
@@ -17,13 +17,13 @@ from feedmill.errors import ModelError
 PREFIX = "adapter."
 
 
-def merge_adapter(network: Any, tensors: Mapping[str, Tensor], scale: float, source: str) -> None:
-    """Add ``scale * b @ a`` to the weight of every layer that ``tensors`` name; other tensors are left alone.
+def merge_adapter(weights: MutableMapping[str, Any], tensors: Mapping[str, Tensor], scale: float, source: str) -> None:
+    """Add ``scale * b @ a`` to the weight of every layer that ``tensors`` name, in a tensor of its own: what is there
+    may be a mapped file. Other tensors are left alone.
 
     Raises:
         ModelError: a layer that the network has not, half a pair, or shapes that do not fit. ``source`` names the file.
     """
-    weights = dict(network.named_parameters())
     names = {name.removeprefix(PREFIX).rpartition(".")[0] for name in tensors if name.startswith(PREFIX)}
     for name in sorted(names):
         weight = weights.get(f"{name}.weight")
@@ -38,4 +38,4 @@ def merge_adapter(network: Any, tensors: Mapping[str, Tensor], scale: float, sou
                 f" expected [rank, {weight.shape[1]}] and [{weight.shape[0]}, rank]"
             )
         with torch.no_grad():
-            weight.add_(scale * (up.float() @ down.float()).to(weight.device))
+            weights[f"{name}.weight"] = weight + scale * (up.float() @ down.float()).to(weight.device)

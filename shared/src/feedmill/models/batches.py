@@ -23,3 +23,21 @@ def length_sorted_batches(lengths: Sequence[int], budget: int) -> list[list[int]
         else:
             groups.append([index])
     return groups
+
+
+def packed_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
+    """Group texts for a forward pass that needs no padding: up to ``budget`` tokens together, a longer text alone.
+
+    Returns:
+        Groups of indexes into ``lengths``, shortest texts first; together they hold each index once.
+    """
+    groups: list[list[int]] = []
+    tokens = 0
+    for index in sorted(range(len(lengths)), key=lengths.__getitem__):
+        tokens += lengths[index]
+        if groups and tokens <= budget:
+            groups[-1].append(index)
+        else:
+            groups.append([index])
+            tokens = lengths[index]
+    return groups

@@ -10,8 +10,9 @@ from typing import Protocol
 from feedmill.errors import ModelError, Reject
 from feedmill.models.labels import LabelPolicy, Scores
 from feedmill.models.resolve import ModelFiles, resolve
+from feedmill.models.starting import import_torch_beside
 from feedmill.models.tokens import Tokens
-from feedmill.models.uri import parse
+from feedmill.models.uri import ModelRef, parse
 from feedmill.models.windows import classify_windows
 from feedmill.settings import ModelSettings
 
@@ -19,10 +20,13 @@ logger = logging.getLogger(__name__)
 
 
 class Classifier(Protocol):
-    """Scores texts. Every call blocks; one thread may tokenize while another classifies."""
+    """Scores texts. Every call blocks; one thread may tokenize while ``lanes`` others classify."""
 
     @property
     def labels(self) -> tuple[str, ...]: ...
+
+    @property
+    def lanes(self) -> int: ...
 
     def tokenize(self, texts: Sequence[str]) -> list[Tokens]:
         """Token ids, in windows of the model's limit; one entry per text, in order."""
@@ -62,12 +66,18 @@ def load_classifier(settings: ModelSettings, default_uri: str) -> LoadedClassifi
         ModelError: not found, refused, or no classifier.
         SettingsError: labels or thresholds that do not fit the model, a device that is not there.
     """
-    files = resolve(parse(settings.model or default_uri), settings.model_cache)
-    classifier, policy = _open(files, settings)
+    loaded = _load_on_torch(parse(settings.model or default_uri), settings)
+    policy = loaded.policy
     logger.info(
         "classifier %s: %s-label, toxic are %s, threshold %g, thresholds of their own %s",
-        files.label, policy.kind, sorted(policy.toxic), policy.threshold, dict(policy.thresholds),
+        loaded.model, policy.kind, sorted(policy.toxic), policy.threshold, dict(policy.thresholds),
     )  # fmt: skip
+    return loaded
+
+
+def _load_on_torch(ref: ModelRef, settings: ModelSettings) -> LoadedClassifier:
+    files = import_torch_beside(lambda: resolve(ref, settings.model_cache))
+    classifier, policy = _open(files, settings)
     languages = frozenset(settings.languages or files.config.get("languages") or ())
     return LoadedClassifier(classifier, policy, files.label, languages)
 

@@ -12,20 +12,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from feedmill.errors import ModelError, Reject
-from feedmill.models.encoder import SentenceEncoder, open_encoder
-from feedmill.models.labels import LabelPolicy, Scores, label_policy
+from feedmill.errors import ModelError
+from feedmill.models.labels import LabelPolicy, label_policy
 from feedmill.models.normalise import normalise
 from feedmill.models.pooling import MODES, Pooling
 from feedmill.models.resolve import ModelFiles, read_json, resolve
-from feedmill.models.scores import expect_scores, to_scores
+from feedmill.models.scoring import ScoringClassifier
 from feedmill.models.tokens import Tokens
+from feedmill.models.torch_encoder import Adapter, open_encoder
 from feedmill.models.uri import parse
 from feedmill.settings import ModelSettings
 
@@ -59,50 +61,47 @@ class HeadWeights:
         return torch.nn.functional.linear(features, self.output_weight, self.output_bias).sigmoid()
 
 
-@dataclass(frozen=True, slots=True)
-class HeadClassifier:
-    """An encoder with a head; see :class:`~feedmill.models.classifier.Classifier`."""
-
-    labels: tuple[str, ...]
-    model: str
-    _encoder: SentenceEncoder
-    _weights: HeadWeights
-    _normalise: bool
-
-    def tokenize(self, texts: Sequence[str]) -> list[Tokens]:
-        return self._encoder.tokenize([normalise(text) for text in texts] if self._normalise else texts)
-
-    def classify(self, batch: Sequence[Tokens]) -> list[Scores | Reject]:
-        if not batch:
-            return []
-        with torch.inference_mode():
-            probabilities = self._weights(torch.from_numpy(self._encoder.encode(batch)))
-        return to_scores(probabilities.numpy(), self.labels)
-
-    def warm_up(self) -> None:
-        expect_scores(self.classify(self.tokenize(["warm up"])), self.model)
-
-
-def open_head(files: ModelFiles, settings: ModelSettings) -> tuple[HeadClassifier, LabelPolicy]:
+def open_head(files: ModelFiles, settings: ModelSettings) -> tuple[ScoringClassifier, LabelPolicy]:
     """Load a head and its encoder. Raises ModelError or SettingsError."""
-    config = _read_config(files.path)
+    config = read_config(files.path)
     policy = label_policy(config.labels, "multi", settings, config.thresholds)
-    encoder_files = resolve(parse(config.encoder), settings.model_cache)
+    encoder_files = resolve_encoder(files, config, settings.model_cache)
+    limited = settings.model_copy(update={"max_tokens": min(settings.max_tokens, config.max_tokens)})
+    path = files.path / "head.safetensors"
+    tensors = read_tensors(path)
+    encoder = open_encoder(
+        encoder_files,
+        limited,
+        Pooling(config.pooling, normalise=False),
+        settings.max_windows,
+        Adapter(tensors, config.adapter_scale, str(path)),
+    )
+    weights = head_weights(tensors, path, encoder.dimensions, len(config.labels))
+
+    def probabilities(batch: Sequence[Tokens]) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            scores: NDArray[np.float32] = weights(torch.from_numpy(encoder.encode(batch))).numpy()
+        return scores
+
+    def tokenize(texts: Sequence[str]) -> list[Tokens]:
+        return encoder.tokenize([normalise(text) for text in texts] if config.normalise else texts)
+
+    return ScoringClassifier(config.labels, files.label, encoder.lanes, tokenize, probabilities), policy
+
+
+def resolve_encoder(files: ModelFiles, config: HeadConfig, cache: str) -> ModelFiles:
+    """The encoder of the head in ``files``, at the revision that it was trained on. Raises ModelError."""
+    encoder_files = resolve(parse(config.encoder), cache)
     if encoder_files.revision != config.encoder_revision:
         raise ModelError(
             f"model {files.uri}: its head was trained on {config.encoder} at revision {config.encoder_revision}, and"
             f" revision {encoder_files.revision} is here; on other weights its scores mean nothing"
         )
-    limited = settings.model_copy(update={"max_tokens": min(settings.max_tokens, config.max_tokens)})
-    encoder = open_encoder(encoder_files, limited, Pooling(config.pooling, normalise=False), settings.max_windows)
-    path = files.path / "head.safetensors"
-    tensors = _read_tensors(path)
-    encoder.adapt(tensors, config.adapter_scale, str(path))
-    weights = _head_weights(tensors, path, encoder.dimensions, len(config.labels))
-    return HeadClassifier(config.labels, files.label, encoder, weights, config.normalise), policy
+    return encoder_files
 
 
-def _read_config(path: Path) -> HeadConfig:
+def read_config(path: Path) -> HeadConfig:
+    """The head's config.json, checked. Raises ModelError."""
     try:
         config = HeadConfig.model_validate(read_json(path / "config.json"))
     except ValidationError as error:
@@ -115,14 +114,16 @@ def _read_config(path: Path) -> HeadConfig:
     return config
 
 
-def _read_tensors(path: Path) -> dict[str, Tensor]:
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of a safetensors file. Raises ModelError."""
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:
         raise ModelError(f"{path}: no readable safetensors: {error}") from error
 
 
-def _head_weights(tensors: Mapping[str, Tensor], path: Path, features: int, labels: int) -> HeadWeights:
+def head_weights(tensors: Mapping[str, Tensor], path: Path, features: int, labels: int) -> HeadWeights:
+    """The head's own parameters, checked against its config. Raises ModelError."""
     expected = {"output.weight": (labels, features), "output.bias": (labels,)}
     for name, shape in expected.items():
         found = tuple(tensors[name].shape) if name in tensors else None

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from feedmill.errors import ModelError
+from feedmill.models.packed import Packed
 from feedmill.models.resolve import read_json
 
 logger = logging.getLogger(__name__)
@@ -33,6 +34,15 @@ class Pooling:
     def __call__(self, states: Tensor, mask: Tensor) -> Tensor:
         """Pool ``states`` ``[texts, tokens, size]`` under ``mask`` ``[texts, tokens]`` to ``[texts, modes * size]``."""
         pooled = torch.cat([_pool(mode, states, mask) for mode in self.modes], dim=-1)
+        return torch.nn.functional.normalize(pooled, dim=-1) if self.normalise else pooled
+
+    def pool_packed(self, states: Tensor, packed: Packed) -> Tensor:
+        """Pool ``states`` ``[tokens, size]`` of a packed batch to ``[texts, modes * size]``, in its order."""
+        rows = []
+        for run in packed.runs:
+            texts = states[run.slice].view(run.texts, run.length, -1)
+            rows.append(torch.cat([_pool_whole(mode, texts) for mode in self.modes], dim=-1))
+        pooled = torch.cat(rows)
         return torch.nn.functional.normalize(pooled, dim=-1) if self.normalise else pooled
 
 
@@ -89,3 +99,10 @@ def _pool(mode: str, states: Tensor, mask: Tensor) -> Tensor:
     if mode == "max":
         return states.masked_fill(weights == 0, torch.finfo(states.dtype).min).amax(dim=1)
     return (states * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
+
+
+def _pool_whole(mode: str, states: Tensor) -> Tensor:
+    """Pool texts that have no padding: ``[texts, tokens, size]`` to ``[texts, size]``."""
+    if mode == "cls":
+        return states[:, 0]
+    return states.amax(dim=1) if mode == "max" else states.mean(dim=1)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +14,7 @@ from torch import Tensor
 
 from feedmill.errors import ModelError, SettingsError
 from feedmill.models.batches import length_sorted_batches
+from feedmill.models.lanes import share_cores
 from feedmill.models.tokens import Tokens
 from feedmill.settings import ModelSettings
 
@@ -47,6 +46,8 @@ class Runtime:
 
     device: torch.device
     padded_token_budget: int
+    lanes: int = 1
+    """How many threads may call the model at the same time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,26 +59,19 @@ class Inputs:
 
 
 def make_runtime(settings: ModelSettings) -> Runtime:
-    """Choose the device, and set torch's threads: for the whole process, so before the first forward pass."""
-    torch.set_num_threads(settings.threads or usable_cores())
+    """Choose the device, and set torch's threads: for the whole process, so before the first forward pass.
+
+    The number is torch's own, and each thread takes it over with its first operation: a lane started later has it too.
+    """
+    lanes = share_cores(settings)
+    torch.set_num_threads(lanes.threads)
     has_cuda = torch.cuda.is_available()
     if settings.device == "cuda" and not has_cuda:
         raise SettingsError("FEEDMILL_DEVICE: cuda was asked for and torch sees none; expected auto or cpu")
     use_cuda = has_cuda and settings.device != "cpu"
-    return Runtime(torch.device("cuda" if use_cuda else "cpu"), _CUDA_BUDGET if use_cuda else _CPU_BUDGET)
-
-
-def usable_cores(cgroup: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
-    """Cores that this process may use: its affinity, and the container's CPU limit (cgroup v2), rounded up.
-
-    Without the limit, a pod with two CPUs on a node of 64 would start 64 threads and be throttled by them.
-    """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = cgroup.read_text(encoding="ascii").split()
-    except (OSError, ValueError):
-        return cores
-    return cores if quota == "max" else max(1, min(cores, math.ceil(int(quota) / int(period))))
+    if use_cuda:
+        return Runtime(torch.device("cuda"), _CUDA_BUDGET, settings.lanes or 1)
+    return Runtime(torch.device("cpu"), _CPU_BUDGET, lanes.count)
 
 
 def load_pretrained(auto_class: Any, path: Path, runtime: Runtime, may_lack: tuple[str, ...] = ()) -> Any:
@@ -141,7 +135,7 @@ def pad(rows: Sequence[Sequence[int]], pad_id: int, device: torch.device) -> Inp
     return Inputs(ids.to(device), mask.to(device))
 
 
-def run(batch: Sequence[Tokens], pad_id: int, runtime: Runtime, forward: Callable[[Inputs], Tensor]) -> Tensor:
+def run_padded(batch: Sequence[Tokens], pad_id: int, runtime: Runtime, forward: Callable[[Inputs], Tensor]) -> Tensor:
     """``forward`` over a batch in micro-batches; its rows, float32 ``[texts, …]``, on the CPU in the batch's order."""
     parts: list[Tensor] = []
     order: list[int] = []

@@ -18,7 +18,15 @@ from torch import Tensor
 from feedmill.errors import Reject, SettingsError
 from feedmill.models.labels import LabelPolicy, Scores, label_policy
 from feedmill.models.resolve import ModelFiles
-from feedmill.models.runtime import Inputs, Runtime, load_pretrained, make_runtime, max_positions, pad_token_id, run
+from feedmill.models.runtime import (
+    Inputs,
+    Runtime,
+    load_pretrained,
+    make_runtime,
+    max_positions,
+    pad_token_id,
+    run_padded,
+)
 from feedmill.models.scores import expect_scores, to_scores
 from feedmill.models.tokens import TextTokenizer, Tokens, load_tokenizer
 from feedmill.settings import ModelSettings
@@ -44,6 +52,7 @@ class LabelWriter:
 
     labels: tuple[str, ...]
     model: str
+    lanes: int
     _targets: Tensor
     """Token ids of each label with its end, ``[labels, tokens]``, ``_IGNORED`` behind the end."""
     _tokenize: TextTokenizer
@@ -56,7 +65,7 @@ class LabelWriter:
     def classify(self, batch: Sequence[Tokens]) -> list[Scores | Reject]:
         if not batch:
             return []
-        likelihoods = run(batch, pad_token_id(self._network.config), self._runtime, self._forward)
+        likelihoods = run_padded(batch, pad_token_id(self._network.config), self._runtime, self._forward)
         mass = likelihoods.exp().sum(dim=-1).numpy()
         answers = to_scores(likelihoods.softmax(dim=-1).numpy(), self.labels)
         return [self._checked(answer, float(known)) for answer, known in zip(answers, mass, strict=True)]
@@ -105,7 +114,9 @@ def open_seq2seq(files: ModelFiles, settings: ModelSettings) -> tuple[LabelWrite
     limit = min(settings.max_tokens, max_positions(network.config) or settings.max_tokens)
     targets = _label_targets(load_tokenizer(files.path, limit)(labels), network.config.eos_token_id)
     tokenize = load_tokenizer(files.path, limit, prefix, settings.max_windows)
-    return LabelWriter(labels, files.label, targets.to(runtime.device), tokenize, network, runtime), policy
+    return LabelWriter(
+        labels, files.label, runtime.lanes, targets.to(runtime.device), tokenize, network, runtime
+    ), policy
 
 
 def choose_task(files: ModelFiles, settings: ModelSettings) -> tuple[str, tuple[str, ...]]:

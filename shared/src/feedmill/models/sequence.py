@@ -1,55 +1,81 @@
-"""Classifiers with a classification layer: transformers' …ForSequenceClassification."""
+"""Classifiers with a classification layer: …ForSequenceClassification, on torch."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
 
-from feedmill.errors import ModelError, Reject
-from feedmill.models.labels import Kind, LabelPolicy, Scores, choose_kind, label_policy
+from feedmill.errors import ModelError
+from feedmill.models.bert import Bert, Classified, Shape, read_shape
+from feedmill.models.encoder import Forward
+from feedmill.models.labels import Kind, LabelPolicy, choose_kind, label_policy
+from feedmill.models.packed import Packed, run_packed
 from feedmill.models.resolve import ModelFiles
-from feedmill.models.runtime import Inputs, Runtime, load_pretrained, make_runtime, max_positions, pad_token_id, run
-from feedmill.models.scores import expect_scores, to_scores
-from feedmill.models.tokens import TextTokenizer, Tokens, load_tokenizer
+from feedmill.models.runtime import (
+    Inputs,
+    Runtime,
+    load_pretrained,
+    make_runtime,
+    max_positions,
+    pad_token_id,
+    run_padded,
+)
+from feedmill.models.scoring import ScoringClassifier
+from feedmill.models.tokens import load_tokenizer
+from feedmill.models.weights import Shelf, map_weights
 from feedmill.settings import ModelSettings
 
 
-@dataclass(frozen=True, slots=True)
-class SequenceClassifier:
-    """A loaded sequence classifier; see :class:`~feedmill.models.classifier.Classifier`."""
-
-    labels: tuple[str, ...]
-    kind: Kind
-    model: str
-    _tokenize: TextTokenizer
-    _network: Any
-    _runtime: Runtime
-
-    def tokenize(self, texts: Sequence[str]) -> list[Tokens]:
-        return self._tokenize(texts)
-
-    def classify(self, batch: Sequence[Tokens]) -> list[Scores | Reject]:
-        if not batch:
-            return []
-        pad_id = pad_token_id(self._network.config)
-        return to_scores(run(batch, pad_id, self._runtime, self._forward).numpy(), self.labels)
-
-    def warm_up(self) -> None:
-        expect_scores(self.classify(self.tokenize(["warm up"])), self.model)
-
-    def _forward(self, inputs: Inputs) -> Tensor:
-        logits: Tensor = self._network(input_ids=inputs.ids, attention_mask=inputs.mask).logits
-        return logits.sigmoid() if self.kind == "multi" else logits.softmax(dim=-1)
-
-
-def open_sequence(files: ModelFiles, settings: ModelSettings) -> tuple[SequenceClassifier, LabelPolicy]:
+def open_sequence(files: ModelFiles, settings: ModelSettings) -> tuple[ScoringClassifier, LabelPolicy]:
     """Load a sequence classifier and settle its labels. Raises ModelError or SettingsError."""
+    runtime = make_runtime(settings)
+    shape = read_shape(files.config)
+    if shape is None or runtime.device.type != "cpu":
+        return _transformers(files, settings, runtime)
+    labels, kind = read_labels(files)
+    policy = label_policy(labels, kind, settings)
+    limit = min(settings.max_tokens, shape.positions)
+    forward = _own(files, shape, runtime, labels, kind)
+    return _classifier(files, settings, runtime, labels, limit, forward), policy
+
+
+def read_labels(files: ModelFiles) -> tuple[tuple[str, ...], Kind]:
+    """Label names in the order of the outputs, and their kind, from config.json. Raises ModelError."""
+    config = files.config
+    names: Mapping[str, Any] = config.get("id2label") or {
+        str(index): f"LABEL_{index}" for index in range(int(config.get("num_labels", 2)))
+    }
+    try:
+        labels = tuple(str(names[str(index)]) for index in range(len(names)))
+    except KeyError as error:
+        raise ModelError(f"{files.path / 'config.json'}: id2label: no label {error}; expected 0, 1, …") from None
+    if config.get("problem_type") == "regression":
+        raise ModelError(f"model {files.uri}: a regression, whose output is no probability; expected a classifier")
+    return labels, choose_kind(config.get("problem_type"), labels)
+
+
+def probabilities(logits: Tensor, kind: Kind) -> Tensor:
+    """``[texts, labels]``: each for itself (multi-label), or all together one (single-label)."""
+    return logits.sigmoid() if kind == "multi" else logits.softmax(dim=-1)
+
+
+def _own(files: ModelFiles, shape: Shape, runtime: Runtime, labels: tuple[str, ...], kind: Kind) -> Forward:
+    shelf = Shelf(map_weights(files.path, (shape.names.prefix,)), files.path)
+    bert, head = Bert(shape, shelf), Classified(shape, shelf, len(labels))
+
+    def scored(packed: Packed) -> Tensor:
+        return probabilities(head(bert(packed), packed), kind)
+
+    return lambda batch: run_packed([text.ids for text in batch], shape.pad_id, scored, runtime.lanes)
+
+
+def _transformers(
+    files: ModelFiles, settings: ModelSettings, runtime: Runtime
+) -> tuple[ScoringClassifier, LabelPolicy]:
     from transformers import AutoModelForSequenceClassification
 
-    runtime = make_runtime(settings)
     network = load_pretrained(AutoModelForSequenceClassification, files.path, runtime)
     config = network.config
     labels = tuple(str(config.id2label[index]) for index in range(config.num_labels))
@@ -58,5 +84,19 @@ def open_sequence(files: ModelFiles, settings: ModelSettings) -> tuple[SequenceC
     kind = choose_kind(config.problem_type, labels)
     policy = label_policy(labels, kind, settings)
     limit = min(settings.max_tokens, max_positions(config) or settings.max_tokens)
+    pad_id = pad_token_id(config)
+
+    def scored(inputs: Inputs) -> Tensor:
+        return probabilities(network(input_ids=inputs.ids, attention_mask=inputs.mask).logits, kind)
+
+    def forward(batch: Any) -> Any:
+        return run_padded(batch, pad_id, runtime, scored).numpy()
+
+    return _classifier(files, settings, runtime, labels, limit, forward), policy
+
+
+def _classifier(
+    files: ModelFiles, settings: ModelSettings, runtime: Runtime, labels: tuple[str, ...], limit: int, forward: Forward
+) -> ScoringClassifier:
     tokenize = load_tokenizer(files.path, limit, settings.text_prefix or "", settings.max_windows)
-    return SequenceClassifier(labels, kind, files.label, tokenize, network, runtime), policy
+    return ScoringClassifier(labels, files.label, runtime.lanes, tokenize, forward)

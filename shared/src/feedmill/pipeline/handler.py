@@ -42,13 +42,19 @@ class Handler(Protocol[Request, Work, Output]):
 
     ``prepare``, ``infer`` and ``commit`` take several at once and answer one entry per entry taken, in the same order;
     an entry that fails is a :class:`~feedmill.errors.Reject` or a :class:`~feedmill.errors.Retry` in its place, and is
-    left out of the following steps. Steps of different batches overlap, each step is run for one batch at a time, in
-    order. Blocking work belongs in a thread: these are coroutines on the event loop.
+    left out of the following steps. Steps of different batches overlap; each step is run for one batch at a time, in
+    order, but for ``infer``, which gets up to ``lanes`` batches at the same time. Blocking work belongs in a thread:
+    these are coroutines on the event loop.
 
     Any step may raise :class:`~feedmill.errors.Outage`: the worker then hands its messages back and stops taking new
     ones until ``ready`` returns. Any other exception is narrowed down to the guilty message by halving the batch, so
     a step must be safe to repeat.
     """
+
+    @property
+    def lanes(self) -> int:
+        """How many batches the model takes side by side; 1 or more."""
+        ...
 
     def decode(self, message: Message) -> Request:
         """Check the body and take what is needed out of it. Quick, no I/O. Raises Reject or Retry."""

@@ -1,8 +1,10 @@
 """The pipeline of one worker: decode, prepare, infer, commit, publish, ack.
 
-Three loops, each with one batch in hand: while batch N is in the model, N-1 is written, published and acked, and N+1
-is received and prepared. Batching is greedy: a loop that is free takes what is there and never waits for more. The
-broker's prefetch bounds everything: no more items exist than messages are unacknowledged.
+Three loops: while batch N is in the model, N-1 is written, published and acked, and N+1 is received and prepared. As
+many batches are in the model at the same time as the handler has lanes; they are written in the order in which they
+were taken, so that of two messages about one post the later one wins. Batching is greedy: a lane that is free takes
+what is there and never waits for more. The broker's prefetch bounds everything: no more items exist than messages are
+unacknowledged.
 """
 
 from __future__ import annotations
@@ -64,8 +66,10 @@ class Pipeline(Generic[Request, Work, Output]):
         self._prepared: deque[Item] = deque()
         self._has_arrived = asyncio.Event()
         self._has_prepared = asyncio.Event()
-        # One batch may wait here while another is being written: the model never runs further ahead.
-        self._inferred: asyncio.Queue[list[Item]] = asyncio.Queue(maxsize=1)
+        self._lanes = asyncio.Semaphore(handler.lanes)
+        # Batches in the model or behind it, in order. A batch for each lane may wait here while another is being
+        # written: the model never runs further ahead.
+        self._inferred: asyncio.Queue[asyncio.Task[list[Item]]] = asyncio.Queue(maxsize=handler.lanes)
         self._changed = asyncio.Event()
         self._is_closed = False
         self._side_tasks: set[asyncio.Task[None]] = set()
@@ -146,7 +150,7 @@ class Pipeline(Generic[Request, Work, Output]):
         """Never returns; cancel it. An exception that escapes is a bug and ends the worker."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._prepare_loop(), name="prepare")
-            group.create_task(self._infer_loop(), name="infer")
+            group.create_task(self._infer_loop(group), name="infer")
             group.create_task(self._commit_loop(), name="commit")
 
     async def _prepare_loop(self) -> None:
@@ -162,25 +166,36 @@ class Pipeline(Generic[Request, Work, Output]):
             if self._prepared:
                 self._has_prepared.set()
 
-    async def _infer_loop(self) -> None:
+    async def _infer_loop(self, group: asyncio.TaskGroup) -> None:
+        while True:
+            await self._lanes.acquire()
+            await self._inferred.put(group.create_task(self._infer(await self._next_live_batch())))
+
+    async def _next_live_batch(self) -> list[Item]:
         while True:
             await self._has_prepared.wait()
             batch = self._next_batch()
             if not self._prepared:
                 self._has_prepared.clear()
-            if not batch:
-                continue
+            if batch:
+                return batch
+
+    async def _infer(self, batch: list[Item]) -> list[Item]:
+        """One batch through the model, in a lane that has been acquired for it; answer those that go on."""
+        try:
             self._metrics.batch_items.observe(len(batch))
             self._metrics.batch_tokens.observe(sum(item.work.cost for item in batch))
             outputs = await self._step("infer", batch, self._handler.infer, [item.work for item in batch])
-            done = self._succeeded(batch, outputs)
-            for item, output in done:
-                item.output = output
-            await self._inferred.put([item for item, _ in done])
+        finally:
+            self._lanes.release()
+        done = self._succeeded(batch, outputs)
+        for item, output in done:
+            item.output = output
+        return [item for item, _ in done]
 
     async def _commit_loop(self) -> None:
         while True:
-            batch = _live(await self._inferred.get())
+            batch = _live(await (await self._inferred.get()))
             pairs = [(item.work, item.output) for item in batch]
             results = await self._step("commit", batch, self._handler.commit, pairs)
             done = self._succeeded(batch, results)

@@ -63,7 +63,8 @@ class EncodeHandler:
         self._is_shadow = is_shadow
         self._is_registered = False
         self._tokenizing = Lane("tokenize")
-        self._inferring = Lane("model")
+        self.lanes = encoder.lanes
+        self._inferring = Lane("model", encoder.lanes)
 
     def close(self) -> None:
         self._tokenizing.close()

@@ -58,6 +58,8 @@ class HintWork:
 class HintHandler:
     """The hint worker's part of the pipeline (:class:`feedmill.pipeline.handler.Handler`). Stores nothing."""
 
+    lanes = 1
+
     def __init__(self, store: Store, follower: Follower, settings: HintSettings) -> None:
         self._store = store
         self._follower = follower

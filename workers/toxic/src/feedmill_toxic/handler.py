@@ -68,7 +68,8 @@ class ToxicHandler:
         self._on_verdict = on_verdict
         self._stores = stores
         self._tokenizing = Lane("tokenize")
-        self._inferring = Lane("model")
+        self.lanes = loaded.classifier.lanes
+        self._inferring = Lane("model", self.lanes)
 
     def close(self) -> None:
         self._tokenizing.close()
