@@ -34,6 +34,8 @@ SETTINGS: dict[str, tuple[type[Group], ...]] = {
 }
 # The chart writes these itself, from values of their own.
 OWNED = frozenset({"FEEDMILL_MODEL", "FEEDMILL_MODEL_CACHE", "FEEDMILL_DRAIN_TIMEOUT_SECONDS"})
+# Credentials, which come from a Secret through `extraEnv` and are never written into a Deployment.
+SECRET = frozenset({"FEEDMILL_QDRANT_API_KEY"})
 
 Schema = dict[str, Any]
 
@@ -113,7 +115,9 @@ def type_of(default: Any) -> str | None:
 
 def settings_schema(name: str) -> Schema:
     """An object with the settings of these groups, and no other."""
-    names = sorted(row[0] for row in rows(SETTINGS[name]) if row[0].startswith("FEEDMILL_") and row[0] not in OWNED)
+    names = sorted(
+        row[0] for row in rows(SETTINGS[name]) if row[0].startswith("FEEDMILL_") and row[0] not in OWNED | SECRET
+    )
     properties = {setting: {"type": ["string", "number", "boolean"]} for setting in names}
     return {"type": "object", "additionalProperties": False, "properties": properties}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -72,4 +73,5 @@ def test_settings_that_the_chart_owns_are_not_for_choice():
     names = docs.settings_schema("worker")["properties"].keys() | docs.settings_schema("model")["properties"].keys()
     assert {"FEEDMILL_PREFETCH", "FEEDMILL_FOLLOW", "FEEDMILL_THRESHOLD"} <= names
     assert not names & docs.OWNED
+    assert not {name for name in names if re.search("KEY$|PASSWORD|TOKEN$|SECRET", name)}, "add them to SECRET"
     assert all(name.startswith("FEEDMILL_") for name in names)

@@ -1,4 +1,4 @@
-"""Each image does its work, run as a cluster would run it: real broker, real database, restricted, within a limit."""
+"""Each image does its work, run as the chart would run it: real broker, real database, restricted, within its limit."""
 
 from __future__ import annotations
 
@@ -11,11 +11,9 @@ import pytest
 
 from feedmill.contract import ENCODE, HINT, ROUTES, TOXIC
 from support.amqp import Client, connect, poll
-from support.images import GRACE_SECONDS, WorkerContainer, container, docker
+from support.images import WorkerContainer, container, docker
 from support.workers import Servers
 
-# What a pod gets. The test with the largest batch shows that it is enough.
-MEMORY = {"toxic": "1g", "encode": "1g", "hint": "512m"}
 WORK_SECONDS = 120.0
 POSTS = [
     {"_id": f"{number:024x}", "content": f"{subject} number {number}: a few words about it."}
@@ -51,14 +49,14 @@ def publish(client: Client, worker: str, bodies: list[dict[str, object]]) -> Non
 
 @pytest.mark.parametrize("route", [TOXIC, ENCODE], ids=lambda route: route.worker)
 def test_works_answers_probes_meanwhile_and_drains_under_load(servers: Servers, route, record_property) -> None:
-    with container(route.worker, servers, MEMORY[route.worker]) as running, connect(servers.rabbit_url) as client:
+    with container(route.worker, servers) as running, connect(servers.rabbit_url) as client:
         record_property("start_to_ready_seconds", round(running.until_ready(), 1))
         texts = [{"_id": f"{number:024x}", "content": f"word {number} " * 150} for number in range(400)]
         with probed_all_the_time(running) as answers:
             publish(client, route.worker, texts)
             taken = client.take(route.result_queue, 50, WORK_SECONDS)
             running.signal_term()
-            code = running.wait(GRACE_SECONDS)
+            code = running.wait()
         assert code == 0, running.tail()
         assert not running.state()["OOMKilled"]
         # Once the process is gone nobody answers; as long as it answered, it was alive.
@@ -70,8 +68,8 @@ def test_works_answers_probes_meanwhile_and_drains_under_load(servers: Servers, 
 
 
 def test_posts_that_encode_stored_are_found_by_hint(servers: Servers) -> None:
-    with connect(servers.rabbit_url) as client, container("hint", servers, MEMORY["hint"]) as hint:
-        with container("encode", servers, MEMORY["encode"]) as encode:
+    with connect(servers.rabbit_url) as client, container("hint", servers) as hint:
+        with container("encode", servers) as encode:
             encode.until_ready()
             publish(client, "encode", POSTS)
             client.take(ENCODE.result_queue, len(POSTS), WORK_SECONDS)
@@ -84,7 +82,7 @@ def test_posts_that_encode_stored_are_found_by_hint(servers: Servers) -> None:
 
 
 def test_hint_answers_probes_and_drains_under_load(servers: Servers, record_property) -> None:
-    with connect(servers.rabbit_url) as client, container("hint", servers, MEMORY["hint"]) as hint:
+    with connect(servers.rabbit_url) as client, container("hint", servers) as hint:
         record_property("start_to_ready_seconds", round(hint.until_ready(), 1))
         vector = [0.1] * 384
         with probed_all_the_time(hint) as answers:
@@ -97,7 +95,7 @@ def test_hint_answers_probes_and_drains_under_load(servers: Servers, record_prop
 
 @pytest.mark.parametrize("worker", ["toxic", "encode", "hint"])
 def test_the_health_check_says_what_livez_says(servers: Servers, worker: str) -> None:
-    with container(worker, servers, MEMORY[worker]) as running:
+    with container(worker, servers) as running:
         assert poll(lambda: running.get("/livez")[0] == 200)
         (check,) = json.loads(docker("inspect", "--format", "[{{json .Config.Healthcheck.Test}}]", running.container))
         assert check[0] == "CMD"
@@ -116,7 +114,7 @@ def test_the_largest_allowed_messages_fit_the_memory_limit(servers: Servers, wor
     ]
     assert 1_040_000 < len(json.dumps(bodies[0])) <= 1_048_576
     route = ROUTES[worker]
-    with container(worker, servers, MEMORY[worker], FEEDMILL_RETRY_DELAYS_SECONDS="1") as running:
+    with container(worker, servers, FEEDMILL_RETRY_DELAYS_SECONDS="1") as running:
         running.until_ready()
         with connect(servers.rabbit_url) as client:
             publish(client, worker, bodies)
@@ -129,7 +127,7 @@ def test_the_largest_allowed_messages_fit_the_memory_limit(servers: Servers, wor
 @pytest.mark.parametrize("worker", ["toxic", "encode", "hint"])
 def test_sigterm_while_it_starts_ends_it_soon(servers: Servers, worker: str) -> None:
     """As process 1, a program without a handler would ignore the signal until it is killed."""
-    with container(worker, servers, MEMORY[worker]) as running:
+    with container(worker, servers) as running:
         assert poll(running.takes_sigterm)
         running.signal_term()
         assert running.wait(5) == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -47,14 +48,19 @@ def ci(tmp_path):
     fake = tmp_path / "bin" / "make"
     fake.parent.mkdir()
 
-    def run(body: str) -> subprocess.CompletedProcess[str]:
+    def start(body: str) -> subprocess.Popen[str]:
         fake.write_text(f"#!/bin/sh\ncd '{tmp_path}'\n{body}\n")
         fake.chmod(0o755)
         environ = {**os.environ, "PATH": f"{fake.parent}:{os.environ['PATH']}"}
         environ.pop("CI", None)
-        return subprocess.run(
-            ["bash", str(script)], capture_output=True, text=True, timeout=60, env=environ, check=False
-        )
+        pipe = subprocess.PIPE
+        return subprocess.Popen(["bash", str(script)], stdout=pipe, stderr=pipe, text=True, env=environ)
+
+    def run(body: str, meanwhile=lambda process: None) -> subprocess.CompletedProcess[str]:
+        with start(body) as process:
+            meanwhile(process)
+            output, errors = process.communicate(timeout=60)
+        return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
 
     return run
 
@@ -63,7 +69,7 @@ def test_ci_runs_the_steps_in_order_without_a_terminal(ci):
     done = ci('echo "$1 CI=$CI input=$(wc -c)"')
     assert done.returncode == 0, done.stderr
     steps = [line for line in done.stdout.splitlines() if not line.startswith("ci: ")]
-    assert steps == [f"{step} CI=true input=0" for step in ("setup-dev", "lint", "test")]
+    assert steps == [f"{step} CI=true input=0" for step in ("setup-dev", "lint", "test", "ci-images")]
 
 
 def test_ci_stops_at_the_first_failure_with_its_status(ci, tmp_path):
@@ -83,6 +89,24 @@ def test_ci_leaves_no_process_behind(ci, tmp_path, status, first):
     for pid in (tmp_path / "pids").read_text().split():
         while running(int(pid)):
             assert time.monotonic() < deadline, f"process {pid} still runs"
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_ci_passes_an_interruption_on_and_waits_for_the_step(ci, tmp_path, number, status):
+    """A step that runs servers stops them itself: nothing has to be killed."""
+
+    def interrupt(process):
+        deadline = time.monotonic() + 30
+        while not (tmp_path / "started").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.send_signal(number)
+
+    body = 'trap "sleep 0.5; echo stopped >>done; exit 9" INT\necho >>started\nwhile :; do sleep 0.1; done'
+    done = ci(body, interrupt)
+    assert done.returncode == status
+    assert (tmp_path / "done").read_text() == "stopped\n"
+    assert "left behind" not in done.stdout
 
 
 def running(pid: int) -> bool:
