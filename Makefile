@@ -13,10 +13,10 @@ IMAGE_ARGS ?=
 PYTHON_IMAGE ?=
 BUILD_IMAGE ?= $(PYTHON_IMAGE)
 BIN := .venv/bin
-SUITES := $(wildcard tests/unit tests/integration tests/charts tests/e2e)
+SUITES := $(wildcard tests/unit tests/integration tests/charts tests/e2e tests/faults)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev run up down status test test-unit test-integration test-e2e coverage charts charts-docs e2e \
+.PHONY: help setup setup-dev run up down status test test-unit test-integration test-e2e faults soak coverage charts charts-docs e2e \
   lint format docs lock train-toxic bench bench-quick bench-hint images image-base test-images ci-images sbom scan clean
 
 help: ## Show these lines
@@ -51,6 +51,12 @@ test-integration: setup-dev ## Run the tests against a private RabbitMQ and data
 
 test-e2e: setup-dev ## Run the tests through real worker processes
 	@$(BIN)/pytest tests/e2e $(ARGS)
+
+faults: setup-dev ## Run load under every fault, alone and mixed, with an accounting: tens of minutes (docs/reliability.md)
+	@FAULTS=full $(BIN)/pytest tests/faults -p no:randomly -v $(ARGS)
+
+soak: setup-dev ## Run load for an hour (SOAK_SECONDS), look for leaks and drift, plot to .cache/faults/soak.png
+	@FAULTS=full SOAK_SECONDS=$${SOAK_SECONDS:-3600} $(BIN)/pytest tests/faults/test_soak.py -p no:randomly -s $(ARGS)
 
 coverage: setup-dev ## Run all tests, and write the coverage to coverage.xml too
 	@$(BIN)/pytest $(SUITES) --cov --cov-report=term --cov-report=xml $(ARGS)

@@ -98,6 +98,7 @@ LOCK_FILES = (
             "pytest-cov",
             "pytest-randomly",
             "ruff",
+            "trustme",
         ),
         after=("build", "torch", "lock"),
     ),

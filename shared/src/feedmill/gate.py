@@ -65,6 +65,9 @@ class Gate:
             # same messages would be taken and handed back as fast as the broker can.
             await asyncio.sleep(pauses.next())
             await self._until_back()
+            # Once more: a delivery that arrived while the consumer was being cancelled has failed meanwhile, its trip
+            # is cleared with the others, and nothing else would ever settle it.
+            await pipeline.hand_back(Stage.STARTED)
             log.info("dependencies are back, taking messages again")
             await asyncio.shield(supervisor.resume())
             resumed = time.monotonic()

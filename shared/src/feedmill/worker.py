@@ -148,6 +148,7 @@ class Worker:
             self.health.beat()
             self.metrics.loop_lag_seconds.observe(max(0.0, time.monotonic() - due))
             self.metrics.ready.set(self.health.is_ready())
+            self.metrics.loop_tasks.set(len(asyncio.all_tasks()))
             report.tick()
 
 
@@ -158,7 +159,7 @@ def routed(route: Route, settings: RoutingSettings) -> Route:
 
 
 async def _finish_started(supervisor: Supervisor, pipeline: Pipeline[Any, Any, Any], gate: Gate) -> None:
-    await supervisor.pause("shutting down")
+    await supervisor.end("shutting down")
     # While a dependency is away, what has started can't be finished either, and will not be waited for.
     await pipeline.hand_back(Stage.STARTED if gate.tripped.is_set() else Stage.WAITING)
     gate.tripped.clear()

@@ -119,6 +119,22 @@ def test_it_starts_paused_and_consumes_once_resumed(play: Callable[..., None]) -
     play(scenario)
 
 
+def test_after_the_end_nothing_resumes_it(play: Callable[..., None]) -> None:
+    """The gate may have started a resume at the very moment of SIGTERM; it is carried out after the pause."""
+
+    async def scenario(bench: Bench) -> None:
+        await bench.supervisor.resume()
+        await bench.until_consuming()
+        on_its_way = asyncio.ensure_future(bench.supervisor.resume())
+        await bench.supervisor.end("shutting down")
+        await on_its_way
+        await bench.supervisor.resume()
+        assert not bench.session.is_consuming
+        assert bench.problem == "shutting down"
+
+    play(scenario)
+
+
 def test_resume_before_the_first_session_counts(play: Callable[..., None]) -> None:
     async def scenario(bench: Bench) -> None:
         await bench.supervisor.resume()

@@ -44,6 +44,7 @@ class Supervisor:
         self._backoff = Backoff(FIRST_RECONNECT_SECONDS, settings.reconnect_max_seconds)
         self._session: Session | None = None
         self._paused: str | None = "not started"
+        self._is_ending = False
         self._switch = asyncio.Lock()
 
     async def run(self) -> None:
@@ -106,8 +107,15 @@ class Supervisor:
         self._health.set(PART, why)
         await self._reapply()
 
+    async def end(self, why: str) -> None:
+        """:meth:`pause` for good: a resume that is on its way, or comes later, changes nothing."""
+        self._is_ending = True
+        await self.pause(why)
+
     async def resume(self) -> None:
         """Consume again, on this session or, if it is lost meanwhile, on the next."""
+        if self._is_ending:
+            return
         self._paused = None
         if self._session is None:
             self._health.set(PART, "no session with the broker yet")

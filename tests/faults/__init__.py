@@ -1,0 +1,1 @@
+"""Faults injected into the running system, and an accounting of what became of every message: docs/reliability.md."""

@@ -1,0 +1,78 @@
+"""Runs under faults, with FAULTS=full (`make faults`); in every test run only the tests of the accounting itself."""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from faults import effects
+from faults.arena import Arena
+from faults.nemeses import NEMESES
+from faults.verdict import Verdict, judge
+from feedmill_local.database import Database
+from feedmill_local.rabbitmq import RabbitNode
+
+SEED = int(os.environ.get("FAULTS_SEED", "20261124"))
+REPORTS = Path(__file__).parents[2] / ".cache" / "faults"
+
+NewArena = Callable[..., Any]
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if os.environ.get("FAULTS") == "full":
+        return
+    skipped = [item for item in items if item.get_closest_marker("full_faults")]
+    config.hook.pytest_deselected(items=skipped)
+    items[:] = [item for item in items if item not in skipped]
+
+
+@pytest.fixture
+def new_arena(
+    rabbit_node: RabbitNode, rabbit_url: str, database_server: Database, mongo_uri: str, tmp_path: Path
+) -> Any:
+    """Makes arenas on the run's own servers: ``with new_arena(seed=1, ...) as arena``."""
+
+    @contextmanager
+    def make(**given: Any) -> Iterator[Arena]:
+        name = f"faults_{uuid.uuid4().hex[:12]}"
+        given.setdefault("seed", SEED)
+        arena = Arena(rabbit_node, rabbit_url, database_server, name, tmp_path, **given)
+        with arena:
+            try:
+                yield arena
+            finally:
+                arena.client.drop_database(name)
+
+    return make
+
+
+@pytest.fixture
+def run_under(new_arena: NewArena, request: pytest.FixtureRequest) -> Callable[..., Verdict]:
+    """Run load under these nemeses, one after another; the verdict, saved and free of violations."""
+
+    def run(*names: str, seconds: float = 0.0, **given: Any) -> Verdict:
+        began = time.monotonic()
+        done: list[str] = []
+        with new_arena(**given) as arena:
+            clean = effects.clean_run(arena)
+            arena.start_load()
+            for name in names:
+                print(f"{time.monotonic() - began:6.1f} s  {name}", flush=True)  # noqa: T201
+                NEMESES[name](arena)
+                done.append(name)
+                healed = arena.until_healed(name)
+                print(f"{time.monotonic() - began:6.1f} s  healed after {healed:.1f} s", flush=True)  # noqa: T201
+            verdict = judge(arena, clean, done, began)
+        verdict.save(REPORTS / f"{request.node.name.translate({ord('['): '-', ord(']'): ''})}.json")
+        print(verdict.line(), flush=True)  # noqa: T201
+        assert not verdict.violations, "\n".join(verdict.violations[:20])
+        return verdict
+
+    return run
