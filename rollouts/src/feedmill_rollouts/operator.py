@@ -51,7 +51,7 @@ class Rollouts:
         kopf.on.login(registry=registry)(login)
 
     def configure(self, settings: kopf.OperatorSettings, **_: Any) -> None:
-        """One replica with Recreate, and every status write checked for conflicts: docs/adr/0010-one-operator.md."""
+        """One replica with Recreate, and every status write checked for conflicts: docs/adr/0006-one-operator.md."""
         settings.peering.standalone = True
         settings.scanning.disabled = True  # one namespace, one resource: no right to watch what is the cluster's
         settings.persistence.finalizer = FINALIZER

@@ -2,7 +2,7 @@
 
 Devlin et al. 2018, arXiv:1810.04805, post-norm as transformers builds it. Every linear layer sees the tokens of all
 texts as one matrix; attention runs over texts of one length at a time, which stand side by side, so that nothing is
-padded or masked. Why this exists and what it gains: docs/adr/0003. What it does not know, it does not touch:
+padded or masked. Why this exists and what it gains: docs/adr/0005. What it does not know, it does not touch:
 :func:`read_shape` answers None, and the model goes through transformers.
 """
 

@@ -25,7 +25,7 @@ def share_cores(settings: ModelSettings, cores: int | None = None) -> Lanes:
     """What the settings ask for; where they are silent, a lane of one thread for each core.
 
     Two single-threaded forward passes side by side beat one on two threads: the small operations between the matrix
-    products use one core only (docs/adr/0003).
+    products use one core only (docs/adr/0005).
     """
     cores = cores or usable_cores()
     lanes = settings.lanes or min(MAX_LANES, max(1, cores // (settings.threads or 1)))
