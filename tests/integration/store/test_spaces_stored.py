@@ -18,6 +18,7 @@ from feedmill.spaces import (
     active_name,
     active_space,
     changed_since,
+    complete_posts,
     content_states,
     coverage,
     drop_space,
@@ -154,6 +155,26 @@ async def test_posts_follow_the_active_space_only_and_no_ghost_is_made(store: St
     assert posts == {"a": {"_id": "a", "content": "x", "embedding": [1, 2, 3]}}
     await write_vectors(store, space, both, upsert_posts=True)
     assert (await store.find("posts", ["ghost"]))["ghost"]["embedding"] == [4, 5, 6]
+
+
+async def test_a_post_whose_writer_was_killed_between_the_two_writes_gets_its_embedding(
+    store: Store, space: Space
+) -> None:
+    await register_space(store, space)
+    names = ["half", "whole", "edited", "other"]
+    await store.write("posts", [Write(name, {"$set": {"content": name}}, upsert=True) for name in names])
+    await write_vectors(store, space, [vector(name, 1, 2, 3) for name in names])  # not active: no posts.embedding
+    posts = await store.find("posts", names)
+    hashes = dict.fromkeys(names, "hash") | {"other": "that of another content"}
+    assert await complete_posts(store, space, hashes, posts) == 0, "the space is not the active one"
+    await ensure_active(store, space.name)
+    await store.write("posts", [Write("whole", {"$set": {"embedding": [9.0]}})])
+    await store.write("posts", [Write("edited", {"$set": {"content": "edited meanwhile"}})])
+    await complete_posts(store, space, hashes, posts)
+    after = await store.find("posts", names)
+    embeddings = {name: after[name].get("embedding") for name in names}
+    assert embeddings == {"half": [1, 2, 3], "whole": [9], "edited": None, "other": None}
+    await complete_posts(store, space, {}, {})
 
 
 async def test_a_bad_vector_is_rejected_alone(store: Store, space: Space) -> None:

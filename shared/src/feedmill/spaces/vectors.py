@@ -121,10 +121,35 @@ async def write_if_unmoved(
     now = await content_states(store, space, [write.id for write in writes])
     standing = [write for write in writes if write.id in now and now[write.id].content_hash == write.content_hash]
     if standing and await active_name(store) == space.name:
-        same = [{field: posts[write.id].get(field) for field in ("content", "title")} for write in standing]
-        updates = [_post_update(write, None, where=where) for write, where in zip(standing, same, strict=True)]
+        updates = [_post_update(write, None, where=_text_of(posts[write.id])) for write in standing]
         await store.write(ENCODE.collection, updates)
     return len(standing)
+
+
+async def complete_posts(
+    store: Store, space: Space, hashes: Mapping[PostId, str], posts: Mapping[PostId, Document]
+) -> int:
+    """Set ``posts.embedding`` where it is missing although ``space``, the active one, has the vector.
+
+    Whoever is killed between the two halves of a write leaves such a post. ``hashes`` are the posts' content hashes;
+    one is left alone where the vector is of another content, or where the post no longer has the ``content`` and
+    ``title`` that ``posts`` hold. Answers how many posts were missing their embedding.
+
+    Raises:
+        Outage: the database is away.
+    """
+    if not hashes or await active_name(store) != space.name:
+        return 0
+    query = {"_id": {"$in": list(hashes)}, "embedding": None}
+    lacking: dict[PostId, str] = {}
+    async with aclosing(store.scan(ENCODE.collection, query, {"_id": 1})) as batches:
+        async for batch in batches:
+            lacking.update((document["_id"], hashes[document["_id"]]) for document in batch)
+    vectors = await unchanged_vectors(store, space, lacking) if lacking else {}
+    writes = [VectorWrite(post_id, vector, lacking[post_id]) for post_id, vector in vectors.items()]
+    updates = [_post_update(write, None, where={"embedding": None, **_text_of(posts[write.id])}) for write in writes]
+    await store.write(ENCODE.collection, updates)
+    return len(updates)
 
 
 async def content_states(store: Store, space: Space, ids: Iterable[PostId]) -> dict[PostId, ContentState]:
@@ -232,6 +257,10 @@ def _post_update(
 ) -> Write:
     numbers = [] if error else _numbers(write.vector).tolist()
     return Write(write.id, {"$set": {"embedding": numbers}}, upsert=upsert, where=where or {})
+
+
+def _text_of(post: Document) -> dict[str, Any]:
+    return {field: post.get(field) for field in ("content", "title")}
 
 
 def _vector_error(space: Space, write: VectorWrite) -> Reject | None:

@@ -14,7 +14,7 @@ from feedmill.contract import ENCODE
 from feedmill.errors import Outage, Reject
 from feedmill.ids import PostId
 from feedmill.lane import Lane
-from feedmill.spaces import ContentState, Space, VectorWrite, content_states, write_if_unmoved
+from feedmill.spaces import ContentState, Space, VectorWrite, complete_posts, content_states, write_if_unmoved
 from feedmill.store import Document, Store
 from feedmill_encode.backfill.ledger import PAGE_IDS, Lease, Ledger
 from feedmill_encode.post import Post, read_post
@@ -96,7 +96,16 @@ class Filler:
         # In this order: see write_if_unmoved.
         seen = await content_states(self.store, self.space, ids)
         posts = await self.store.find(ENCODE.collection, ids, {"content": 1, "title": 1})
-        todo = [post for post in self._with_text(posts) if self._is_due(post, seen.get(post.id))]
+        todo: list[Post] = []
+        unchanged: dict[PostId, str] = {}
+        for post in self._with_text(posts):
+            state = seen.get(post.id)
+            if state is not None and state.content_hash == post.hash:
+                unchanged[post.id] = post.hash
+            elif _is_due(state):
+                todo.append(post)
+        self.counts.unchanged += len(unchanged)
+        await complete_posts(self.store, self.space, unchanged, posts)
         todo.sort(key=lambda post: len(post.text))  # texts of one length make batches with little padding
         for batch in _portions(todo, self.pace.portion(self.batch)):
             if self.stop.is_set():
@@ -114,14 +123,6 @@ class Filler:
                 yield read_post(post_id, document, self.max_text_chars)
             except Reject:  # what a message with this content would be refused for
                 self.counts.without_text += 1
-
-    def _is_due(self, post: Post, seen: ContentState | None) -> bool:
-        if seen is None:
-            return True
-        if seen.content_hash == post.hash:
-            self.counts.unchanged += 1
-            return False
-        return seen.updated_at is None or _age_seconds(seen.updated_at) > SETTLE_SECONDS
 
     def _encode(self, batch: Sequence[Post]) -> list[bytes]:
         vectors = self.encoder.encode(self.encoder.tokenize([post.text for post in batch]))
@@ -155,6 +156,11 @@ class Keeper:
             with suppress(Outage):  # the work meets it as well
                 async with self._turn:
                     self.lease = await self._ledger.keep(self.lease)
+
+
+def _is_due(seen: ContentState | None) -> bool:
+    """Whether a post is to be encoded whose content is another than what ``seen`` was made from."""
+    return seen is None or seen.updated_at is None or _age_seconds(seen.updated_at) > SETTLE_SECONDS
 
 
 def _age_seconds(moment: datetime) -> float:
