@@ -9,6 +9,7 @@ import json
 import threading
 import time
 import uuid
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from random import Random
 from typing import Any
@@ -83,7 +84,7 @@ class Mix:
         return route, json.dumps({"_id": identifier, "content": text}).encode(), "result"
 
 
-class _Loop:
+class _Loop(ABC):
     """A thread that keeps a connection and runs one step after another on it; a failure means a new connection."""
 
     def __init__(self, url: str, name: str) -> None:
@@ -121,8 +122,9 @@ class _Loop:
                 self.failure = error
                 return
 
+    @abstractmethod
     def _use(self, connection: pika.BlockingConnection) -> None:
-        raise NotImplementedError
+        """Work on one connection until it breaks or the end is asked for."""
 
 
 class Producer(_Loop):
