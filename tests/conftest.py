@@ -7,6 +7,7 @@ that need it are skipped on a laptop and fail in CI.
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 import uuid
 from collections.abc import Callable, Iterator
@@ -50,6 +51,16 @@ def start_or_skip(start: Callable[[], Server]) -> Server:
 def _no_env_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Settings read ``.env`` of the working folder; a test's is empty."""
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_before() -> Iterator[None]:
+    """A worker or a command that runs in the test's process configures logging; the next test starts without it."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -17,15 +16,6 @@ from feedmill.settings import LogSettings
 
 SECRET = "hunter2"
 URL = f"amqp://user:{SECRET}@host:5672/vhost"
-
-
-@pytest.fixture(autouse=True)
-def _restore() -> Iterator[None]:
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
 
 
 def configured(kind: str, capsys: pytest.CaptureFixture[str]) -> logging.Logger:
