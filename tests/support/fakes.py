@@ -12,6 +12,7 @@ import orjson
 from pamqp.commands import Basic
 
 from feedmill.broker.errors import SessionLost, Undeliverable
+from feedmill.broker.publisher import Letter
 from feedmill.broker.session import Delivery
 from feedmill.contract import Route
 from feedmill.errors import MessageError, Outage, Reject, Retry
@@ -168,12 +169,23 @@ class FakeSession:
         self.published.append(letter)
         self.log.append(("publish", routing_key))
 
+    async def publish_all(self, letters: Sequence[Letter]) -> list[Undeliverable | None]:
+        async def one(letter: Letter) -> Undeliverable | None:
+            try:
+                await self.publish(letter.exchange, letter.routing_key, letter.body, letter.properties)
+            except Undeliverable as refused:
+                return refused
+            return None
+
+        return await asyncio.gather(*map(one, letters))
+
     async def repair(self) -> None:
         self._check_alive()
         self.repaired += 1
 
-    async def ack(self, delivery: Delivery) -> None:
-        await self._settle("ack", self.acked, delivery)
+    async def ack(self, deliveries: Sequence[Delivery]) -> None:
+        for delivery in deliveries:
+            await self._settle("ack", self.acked, delivery)
 
     async def hand_back(self, delivery: Delivery) -> None:
         await self._settle("return", self.returned, delivery)

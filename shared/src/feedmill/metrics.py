@@ -99,16 +99,25 @@ class Metrics:
         self.outcomes: dict[str, int] = {}
         """How many messages ended how, for the worker's own report."""
         self._families = families
+        # Looking a child up by its labels costs more than counting: those that every message or batch needs are kept.
+        self._settled: dict[str, Counter] = {}
+        self._step_seconds: dict[str, Histogram] = {}
 
     def settled(self, outcome: str) -> None:
         self.outcomes[outcome] = self.outcomes.get(outcome, 0) + 1
-        self._families.settled.labels(self.worker, outcome).inc()
+        child = self._settled.get(outcome)
+        if child is None:
+            child = self._settled[outcome] = self._families.settled.labels(self.worker, outcome)
+        child.inc()
 
     def failed(self, kind: str, reason: str) -> None:
         self._families.failed.labels(self.worker, kind, reason).inc()
 
     def step_seconds(self, step: str, seconds: float) -> None:
-        self._families.step_seconds.labels(self.worker, step).observe(seconds)
+        child = self._step_seconds.get(step)
+        if child is None:
+            child = self._step_seconds[step] = self._families.step_seconds.labels(self.worker, step)
+        child.observe(seconds)
 
     def narrowed(self, step: str) -> None:
         self._families.narrowed.labels(self.worker, step).inc()

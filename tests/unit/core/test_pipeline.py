@@ -35,12 +35,12 @@ RETRY_QUEUE = ROUTE.retry_queue(1)
 class Bench:
     """A pipeline, what it works with, and what came of it."""
 
-    def __init__(self, lanes: int = 1, **batch: Any) -> None:
+    def __init__(self, lanes: int = 1, max_result_bytes: int = 16_777_216, **batch: Any) -> None:
         self.handler = ScriptedHandler(lanes=lanes)
         self.session = FakeSession()
         self.outages: list[Outage] = []
         self.instruments = make_instruments()
-        broker = BrokerSettings(retry_delays_seconds=(1, 2))
+        broker = BrokerSettings(retry_delays_seconds=(1, 2), max_result_bytes=max_result_bytes)
         self.pipeline: Pipeline[Any, Any, Any] = Pipeline(
             self.handler,
             Settler(broker, ROUTE),
@@ -261,6 +261,32 @@ async def test_a_result_that_cant_be_encoded_is_that_message_s_failure_alone() -
 
 
 @virtually
+async def test_a_result_that_cant_be_sent_is_that_message_s_failure_alone() -> None:
+    async with bench() as it:
+
+        async def refuse(letter: Published) -> None:
+            if letter.routing_key == ROUTE.result_queue and letter.json["name"] == "bad":
+                raise ValueError("a property that can't be encoded")
+
+        it.session.on_publish = refuse
+        for name in ("a", "bad", "b"):
+            it.send(name)
+        await it.pipeline.until_idle()
+        assert {"a", "b"} == set(it.answered)
+        assert it.outcomes == {"answered": 2, "retried": 1}
+
+
+@virtually
+async def test_a_result_that_is_too_large_is_a_dead_letter() -> None:
+    async with bench(max_result_bytes=1024) as it:
+        it.send("m")
+        it.send("m" * 2000)
+        await it.pipeline.until_idle()
+        assert it.answered == ["m"]
+        assert it.outcomes == {"answered": 1, "dead": 1}
+
+
+@virtually
 async def test_a_failure_that_cant_be_published_ends_the_session_and_not_the_worker() -> None:
     async with bench() as it:
 
@@ -443,6 +469,36 @@ async def test_one_batch_is_in_the_model_while_the_one_before_is_written() -> No
         it.handler.gates["commit"].set()
         await it.pipeline.until_idle()
         assert it.answered == ["one", "two"]
+
+
+@virtually
+async def test_one_batch_is_written_while_the_one_before_is_published() -> None:
+    async with bench(max_batch_items=1) as it:
+        confirm = asyncio.Event()
+
+        async def wait(_: Published) -> None:
+            await confirm.wait()
+
+        it.session.on_publish = wait
+        it.send("one")
+        it.send("two")
+        await until(lambda: it.handler.batches("commit") == [["one"], ["two"]], "the second batch written")
+        assert it.session.acked == []
+        confirm.set()
+        await it.pipeline.until_idle()
+        assert it.answered == ["one", "two"]
+
+
+@virtually
+async def test_a_single_message_waits_for_nothing() -> None:
+    """With a batch far from full, no timer stands between a message and its answer."""
+    async with bench(max_batch_items=64, max_batch_tokens=4096) as it:
+        await asyncio.sleep(3600)
+        before = asyncio.get_running_loop().time()
+        it.send("m")
+        await it.pipeline.until_idle()
+        assert it.answered == ["m"]
+        assert asyncio.get_running_loop().time() == before, "not a moment has passed"
 
 
 @virtually

@@ -8,10 +8,11 @@ worker (:mod:`feedmill.broker.settle`), which never hands over a message that ha
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from feedmill.broker import letters
+from feedmill.broker.answer import Answer, ack
 from feedmill.broker.errors import SessionLost, Undeliverable
 from feedmill.broker.session import Delivery
 from feedmill.contract import Route
@@ -106,12 +107,14 @@ class ShadowSettler:
             raise SessionLost("undeliverable", str(error)) from error
         return True
 
-    async def publish_result(self, delivery: Delivery, result: Mapping[str, Any], _trace: Mapping[str, Any]) -> None:
+    async def publish_results(self, answers: Sequence[Answer]) -> list[MessageError | None]:
         """Compare; publish nothing."""
-        compared, drift = compare(delivery, result)
-        self._metrics.compared(compared)
-        if drift is not None:
-            self._metrics.score_drift.observe(drift)
+        for answer in answers:
+            compared, drift = compare(answer.delivery, answer.result)
+            self._metrics.compared(compared)
+            if drift is not None:
+                self._metrics.score_drift.observe(drift)
+        return [None] * len(answers)
 
     async def publish_failure(self, delivery: Delivery, failure: MessageError) -> str:
         """Try again or give up; answer which: ``retried`` or ``dropped``. Raises SessionLost."""
@@ -125,8 +128,8 @@ class ShadowSettler:
         return "retried"
 
     @staticmethod
-    async def ack(delivery: Delivery) -> None:
-        await delivery.session.ack(delivery)
+    async def ack(deliveries: Sequence[Delivery]) -> None:
+        await ack(deliveries)
 
     @staticmethod
     async def hand_back(delivery: Delivery) -> None:

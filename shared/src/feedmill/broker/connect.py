@@ -14,6 +14,7 @@ from aio_pika.connection import make_url
 from feedmill import __version__
 from feedmill.broker.errors import SessionLost, describe, guard
 from feedmill.broker.lenient import tolerate_bad_properties
+from feedmill.broker.transport import GatheringConnection
 from feedmill.errors import SettingsError
 from feedmill.settings import BrokerSettings
 
@@ -36,6 +37,7 @@ async def connect(settings: BrokerSettings, purpose: str) -> AbstractConnection:
             timeout=settings.connect_timeout_seconds,
             ssl_context=tls_context(settings),
             client_properties={"connection_name": name, "product": "Feedmill", "version": __version__},
+            connection_class=GatheringConnection,
         )
 
 

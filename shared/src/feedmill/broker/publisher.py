@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from aio_pika.exceptions import DeliveryError
 from aiormq.abc import AbstractChannel
@@ -11,6 +13,17 @@ from pamqp.commands import Basic
 from feedmill.broker.errors import Undeliverable, guard
 
 CHECK_ROUTING_KEY = "feedmill.publish-check"
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """One message to publish."""
+
+    exchange: str
+    routing_key: str
+    body: bytes
+    properties: Basic.Properties
+    """With a ``message_id``: returned messages are told apart by it."""
 
 
 class Publisher:
@@ -28,25 +41,51 @@ class Publisher:
             Undeliverable: no queue took it, or a queue refused it (at its length limit, say).
             SessionLost: no confirm in time, or the channel is gone.
         """
-        message_id = properties.message_id
+        (refused,) = await self.publish_all([Letter(exchange, routing_key, body, properties)])
+        if refused is not None:
+            raise refused
+
+    async def publish_all(self, letters: Sequence[Letter]) -> list[Undeliverable | None]:
+        """Publish several at once; answer for each, in order, None where the broker has confirmed it.
+
+        Raises:
+            SessionLost: not every answer came in time, or the channel is gone. What was confirmed is not known.
+        """
+        async with guard("publish", self._timeout_seconds):
+            if len(letters) == 1:
+                return [await self._confirmed(letters[0])]
+            return await asyncio.gather(*map(self._confirmed, letters))
+
+    async def _confirmed(self, letter: Letter) -> Undeliverable | None:
+        message_id = letter.properties.message_id
         if not message_id:
             raise ValueError("message_id: expected one, returned messages are told apart by it")
-        async with guard(f"publish to {routing_key}", self._timeout_seconds):
-            # The client library tells returned messages apart by message_id alone: of two with the same id in flight
-            # together, a return could be laid to the wrong one, and a lost result be taken for a confirmed one.
-            while (other := self._in_flight.get(message_id)) is not None:
-                await asyncio.wait([other])
-            done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._in_flight[message_id] = done
-            try:
-                await self._channel.basic_publish(
-                    body, exchange=exchange, routing_key=routing_key, properties=properties, mandatory=True
-                )
-            except DeliveryError as error:
-                raise Undeliverable(f"{exchange or 'default exchange'} -> {routing_key}: {_why(error)}") from error
-            finally:
-                del self._in_flight[message_id]
-                done.set_result(None)
+        # The client library tells returned messages apart by message_id alone: of two with the same id in flight
+        # together, a return could be laid to the wrong one, and a lost result be taken for a confirmed one.
+        while (other := self._in_flight.get(message_id)) is not None:
+            await asyncio.wait([other])
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._in_flight[message_id] = done
+        try:
+            # Without waiting until it is written: the confirm says so, and what is on its way is bounded by the
+            # prefetch.
+            await self._channel.basic_publish(
+                letter.body,
+                exchange=letter.exchange,
+                routing_key=letter.routing_key,
+                properties=letter.properties,
+                mandatory=True,
+                wait=False,  # type: ignore[call-arg]  # the abstract class lacks it
+            )
+        except DeliveryError as error:
+            place = f"{letter.exchange or 'default exchange'} -> {letter.routing_key}"
+            refused = Undeliverable(f"{place}: {_why(error)}")
+            refused.__cause__ = error
+            return refused
+        finally:
+            del self._in_flight[message_id]
+            done.set_result(None)
+        return None
 
     async def check(self) -> None:
         """Prove that the broker takes and confirms messages: one that it drops at once, as nothing is bound to its key.

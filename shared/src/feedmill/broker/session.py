@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
@@ -18,9 +18,10 @@ from aiormq.abc import AbstractChannel, DeliveredMessage
 from pamqp.commands import Basic
 
 from feedmill.broker import topology
+from feedmill.broker.acks import AckLedger
 from feedmill.broker.connect import connect, open_channel
-from feedmill.broker.errors import SessionLost, describe, guard
-from feedmill.broker.publisher import Publisher
+from feedmill.broker.errors import SessionLost, Undeliverable, describe, guard
+from feedmill.broker.publisher import Letter, Publisher
 from feedmill.contract import Route
 from feedmill.settings import BrokerSettings
 
@@ -54,6 +55,10 @@ class Session:
         self._channels: list[aio_pika.abc.AbstractChannel] = []
         self._consume_channel: AbstractChannel
         self._consumer_tag: str | None = None
+        self._ledger = AckLedger()
+        # What the ledger decides is sent before it decides again: an acknowledgement that overtook a message's return
+        # could cover it, and one that came twice would close the channel.
+        self._settling = asyncio.Lock()
         self._repair = asyncio.Lock()
         self._repairs = 0
         self.publisher: Publisher
@@ -133,6 +138,7 @@ class Session:
         frame = message.delivery
         if not isinstance(frame, Basic.Deliver) or frame.delivery_tag is None:
             raise TypeError(f"expected a delivery, got {type(frame).__name__}")
+        self._ledger.delivered(frame.delivery_tag)
         return Delivery(
             session=self,
             tag=frame.delivery_tag,
@@ -167,20 +173,28 @@ class Session:
             async with self._guard("check"):
                 await self.publisher.check()
 
-    async def ack(self, delivery: Delivery) -> None:
-        """Raises SessionLost: the message will come again."""
-        async with self._guard("ack"):
-            await self._consume_channel.basic_ack(delivery.tag, wait=False)
+    async def ack(self, deliveries: Sequence[Delivery]) -> None:
+        """Acknowledge messages together; return when that is written out. Raises SessionLost: they will come again."""
+        async with self._guard("ack"), self._settling:
+            acks = self._ledger.acks(delivery.tag for delivery in deliveries if delivery.session is self)
+            for number, ack in enumerate(acks, 1):
+                await self._consume_channel.basic_ack(ack.tag, multiple=ack.multiple, wait=number == len(acks))
 
     async def hand_back(self, delivery: Delivery) -> None:
         """Return a message to its queue, at once and uncounted where the broker allows. Raises SessionLost."""
-        async with self._guard("hand back"):
+        async with self._guard("hand back"), self._settling:
             await self._consume_channel.basic_nack(delivery.tag, requeue=True, wait=False)
+            self._ledger.returned(delivery.tag)
 
     async def publish(self, exchange: str, routing_key: str, body: bytes, properties: Basic.Properties) -> None:
         """Publish one message and await its confirm. Raises SessionLost or Undeliverable."""
-        async with self._guard("publish"):
+        async with self._noting("publish"):  # in time: the publisher sees to it
             await self.publisher.publish(exchange, routing_key, body, properties)
+
+    async def publish_all(self, letters: Sequence[Letter]) -> list[Undeliverable | None]:
+        """Publish several and await their confirms: None, in order, for each that was confirmed. Raises SessionLost."""
+        async with self._noting("publish"):
+            return await self.publisher.publish_all(letters)
 
     async def repair(self) -> None:
         """Declare again whatever was deleted meanwhile; who asks together shares one round. Raises SessionLost."""
@@ -195,11 +209,15 @@ class Session:
     @asynccontextmanager
     async def _guard(self, what: str) -> AsyncIterator[None]:
         """:func:`guard`, and a session lost is noted as lost."""
+        async with self._noting(what), guard(what, self._settings.operation_timeout_seconds):
+            yield
+
+    @asynccontextmanager
+    async def _noting(self, what: str) -> AsyncIterator[None]:
         if self.is_lost:
             raise SessionLost("closed", f"{what}: {self.lost.result()}")
         try:
-            async with guard(what, self._settings.operation_timeout_seconds):
-                yield
+            yield
         except SessionLost as error:
             self.fail(error.cause, error.detail)
             raise

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from feedmill.broker import letters
+from feedmill.broker.answer import Answer, ack
 from feedmill.broker.candidate import Forwarder
 from feedmill.broker.errors import SessionLost, Undeliverable
+from feedmill.broker.publisher import Letter
 from feedmill.broker.session import Delivery
 from feedmill.contract import Route
 from feedmill.errors import MessageError, Reject, Retry
@@ -53,37 +55,67 @@ class Settler:
             return True
         return self._forwarder is not None and await self._forwarder.hand_over(delivery)
 
-    async def publish_result(self, delivery: Delivery, result: Mapping[str, Any], trace: Mapping[str, Any]) -> None:
-        """Publish a result; where no queue takes it, declare what is missing and try once more.
+    async def publish_results(self, answers: Sequence[Answer]) -> list[MessageError | None]:
+        """Publish the results of messages of one session, all confirms in flight together.
 
-        Raises:
-            Reject: the result is larger than results may be.
-            Retry: still no queue takes it.
+        Answers for each, in order, None where its result is confirmed, else why not: Reject, the result is larger than
+        results may be; Retry, no queue takes it although what is missing was declared, or it can't be encoded.
         """
-        properties = letters.result_properties(self._route, delivery, trace)
-        body = encode_object(result)
-        if len(body) > self._settings.max_result_bytes:
-            limit = self._settings.max_result_bytes
-            raise Reject("result_too_large", f"the result has {len(body)} bytes, expected at most {limit}")
-        if self._forwarder is not None and self._forwarder.mirrors:
-            # Before the ack, in flight together with the result: a copy is lost no more easily than a result.
-            await asyncio.gather(self._publish(delivery, body, properties), self._forwarder.mirror(delivery, result))
-        else:
-            await self._publish(delivery, body, properties)
+        failures: list[MessageError | None] = [None] * len(answers)
+        sound: list[tuple[int, Letter]] = []
+        for position, answer in enumerate(answers):
+            letter = self._letter(answer)
+            if isinstance(letter, MessageError):
+                failures[position] = letter
+            else:
+                sound.append((position, letter))
+        if sound:
+            outcomes = await self._publish_results([(answers[position], letter) for position, letter in sound])
+            for (position, _), failure in zip(sound, outcomes, strict=True):
+                failures[position] = failure
+        return failures
 
-    async def _publish(self, delivery: Delivery, body: bytes, properties: Any) -> None:
+    def _letter(self, answer: Answer) -> Letter | MessageError:
         try:
-            await self._to_results(delivery, body, properties)
-        except Undeliverable as first:
-            log.warning("result not delivered (%s): declaring queues again", first)
-            await delivery.session.repair()
-            try:
-                await self._to_results(delivery, body, properties)
-            except Undeliverable as second:
-                raise Retry("result_undeliverable", str(second)) from second
+            properties = letters.result_properties(self._route, answer.delivery, answer.trace)
+            body = encode_object(answer.result)
+        except Exception as error:  # a result that can't be encoded: a bug, but one message's, not the worker's
+            log.exception("answering a message failed")
+            return internal_error(error)
+        if len(body) > (limit := self._settings.max_result_bytes):
+            return Reject("result_too_large", f"the result has {len(body)} bytes, expected at most {limit}")
+        return Letter(self._route.exchange, self._route.result_queue, body, properties)
 
-    async def _to_results(self, delivery: Delivery, body: bytes, properties: Any) -> None:
-        await delivery.session.publish(self._route.exchange, self._route.result_queue, body, properties)
+    async def _publish_results(self, given: Sequence[tuple[Answer, Letter]]) -> list[MessageError | None]:
+        session = given[0][0].delivery.session
+        publishing = session.publish_all([letter for _, letter in given])
+        if self._forwarder is None or not self._forwarder.mirrors:
+            refused = await publishing
+            failures: list[MessageError | None] = [None] * len(given)
+        else:
+            # Before the ack, in flight together with the results: a copy is lost no more easily than a result.
+            mirroring = asyncio.gather(*(self._mirror(self._forwarder, answer) for answer, _ in given))
+            refused, failures = await asyncio.gather(publishing, mirroring)
+        again = [position for position, refusal in enumerate(refused) if refusal is not None]
+        if again:
+            log.warning("%d results not delivered (%s): declaring queues again", len(again), refused[again[0]])
+            await session.repair()
+            refused = await session.publish_all([given[position][1] for position in again])
+            for position, refusal in zip(again, refused, strict=True):
+                if refusal is not None:
+                    failures[position] = Retry("result_undeliverable", str(refusal))
+        return failures
+
+    @staticmethod
+    async def _mirror(forwarder: Forwarder, answer: Answer) -> MessageError | None:
+        try:
+            await forwarder.mirror(answer.delivery, answer.result)
+        except SessionLost:
+            raise
+        except Exception as error:
+            log.exception("mirroring a message failed")
+            return internal_error(error)
+        return None
 
     async def publish_failure(self, delivery: Delivery, failure: MessageError) -> str:
         """Publish the next try or the dead letter; answer which: ``retried``, ``dead`` or ``given_back``."""
@@ -121,9 +153,14 @@ class Settler:
                 return
 
     @staticmethod
-    async def ack(delivery: Delivery) -> None:
-        await delivery.session.ack(delivery)
+    async def ack(deliveries: Sequence[Delivery]) -> None:
+        await ack(deliveries)
 
     @staticmethod
     async def hand_back(delivery: Delivery) -> None:
         await delivery.session.hand_back(delivery)
+
+
+def internal_error(error: Exception) -> Retry:
+    """What a bug makes of the message that it met."""
+    return Retry("internal_error", f"{type(error).__name__} while answering")

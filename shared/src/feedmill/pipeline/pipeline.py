@@ -1,6 +1,6 @@
 """The pipeline of one worker: decode, prepare, infer, commit, publish, ack.
 
-Three loops: while batch N is in the model, N-1 is written, published and acked, and N+1 is received and prepared. As
+Four loops: while batch N is in the model, N-1 is written, N-2 published and acked, and N+1 received and prepared. As
 many batches are in the model at the same time as the handler has lanes; they are written in the order in which they
 were taken, so that of two messages about one post the later one wins. Batching is greedy: a lane that is free takes
 what is there and never waits for more. The broker's prefetch bounds everything: no more items exist than messages are
@@ -13,12 +13,11 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
 from feedmill.broker import letters
 from feedmill.broker.candidate import ShadowSettler
-from feedmill.broker.errors import SessionLost
 from feedmill.broker.session import Delivery, Session
 from feedmill.broker.settle import Settler
 from feedmill.errors import MessageError, Outage, Retry
@@ -26,15 +25,13 @@ from feedmill.instruments import Instruments
 from feedmill.pipeline.handler import Handler, JsonObject, Message, Output, Request, Work
 from feedmill.pipeline.item import Item, Stage
 from feedmill.pipeline.narrow import Step, narrow
+from feedmill.pipeline.outgoing import Outgoing
 from feedmill.settings import BatchSettings
 from feedmill.throttle import ThrottledLog
 from feedmill.tracing import Trace, carry
 from feedmill.wire import decode_object
 
 log = logging.getLogger(__name__)
-
-HANDED_OVER = "handed_over"
-"""How a message ends here that a rollout's candidate handles."""
 
 Given = TypeVar("Given")
 Answer = TypeVar("Answer")
@@ -61,7 +58,7 @@ class Pipeline(Generic[Request, Work, Output]):
         self._tracer = instruments.tracer
         self._on_outage = on_outage
         self._throttled = ThrottledLog(log)
-        self._items: set[Item] = set()
+        self._out = Outgoing(settler, instruments.metrics)
         self._arrived: deque[Item] = deque()
         self._prepared: deque[Item] = deque()
         self._has_arrived = asyncio.Event()
@@ -70,35 +67,34 @@ class Pipeline(Generic[Request, Work, Output]):
         # Batches in the model or behind it, in order. A batch for each lane may wait here while another is being
         # written: the model never runs further ahead.
         self._inferred: asyncio.Queue[asyncio.Task[list[Item]]] = asyncio.Queue(maxsize=handler.lanes)
-        self._changed = asyncio.Event()
+        # Batches that are written, with their results. One may wait while another is being published.
+        self._written: asyncio.Queue[list[tuple[Item, JsonObject]]] = asyncio.Queue(maxsize=1)
         self._is_closed = False
-        self._side_tasks: set[asyncio.Task[None]] = set()
 
     @property
     def in_flight(self) -> int:
-        return len(self._items)
+        return len(self._out.items)
 
     # ---- in: called by the broker's supervisor
 
     def take(self, delivery: Delivery) -> None:
         """Accept a delivery. Never blocks, never raises: whatever is wrong with the message becomes its failure."""
         item = Item(delivery, time.monotonic(), self._trace(delivery))
-        self._items.add(item)
+        self._out.add(item)
         self._metrics.received.inc()
-        self._metrics.in_flight.set(len(self._items))
         if self._is_closed:
-            self._aside(self._hand_back_one(item))
+            self._out.aside(self._out.hand_back(item))
             return
         try:
             body = decode_object(delivery.body, self._max_body_bytes)
             item.request = self._decode(delivery, body)
         except MessageError as failure:
             item.stage = Stage.SETTLING
-            self._aside(self._fail(item, failure))
+            self._out.aside(self._out.fail(item, failure))
         else:
             if self._settler.takes(body, delivery):
                 item.stage = Stage.SETTLING
-                self._aside(self._hand_over(item))
+                self._out.aside(self._hand_over(item))
             else:
                 self._arrive(item)
 
@@ -107,18 +103,7 @@ class Pipeline(Generic[Request, Work, Output]):
         self._has_arrived.set()
 
     async def _hand_over(self, item: Item) -> None:
-        """Leave the message to a rollout's candidate; handle it here where that has no queue."""
-        try:
-            is_taken = await self._settler.hand_over(item.delivery)
-            if is_taken:
-                await self._ack(item, HANDED_OVER)
-                return
-        except SessionLost:
-            self._void(item)
-            return
-        except Exception:  # a bug of the hand-over must not keep a message from being answered
-            log.exception("handing a message over failed")
-        if not item.is_settled:
+        if not await self._out.hand_over(item):
             item.stage = Stage.WAITING
             self._arrive(item)
 
@@ -141,10 +126,10 @@ class Pipeline(Generic[Request, Work, Output]):
 
     def forget(self, session: Session) -> None:
         """The session is lost: what came through it will come again, so nothing of it is settled here."""
-        for item in [item for item in self._items if item.delivery.session is session]:
-            self._void(item)
+        for item in [item for item in self._out.items if item.delivery.session is session]:
+            self._out.void(item)
 
-    # ---- through: three loops
+    # ---- through: four loops
 
     async def run(self) -> None:
         """Never returns; cancel it. An exception that escapes is a bug and ends the worker."""
@@ -152,6 +137,7 @@ class Pipeline(Generic[Request, Work, Output]):
             group.create_task(self._prepare_loop(), name="prepare")
             group.create_task(self._infer_loop(group), name="infer")
             group.create_task(self._commit_loop(), name="commit")
+            group.create_task(self._settle_loop(), name="settle")
 
     async def _prepare_loop(self) -> None:
         while True:
@@ -201,8 +187,13 @@ class Pipeline(Generic[Request, Work, Output]):
             done = self._succeeded(batch, results)
             for item, _ in done:
                 item.stage = Stage.SETTLING
-            # All confirms are in flight together: one round trip for the batch, not one a message.
-            await asyncio.gather(*(self._answer(item, result) for item, result in done))
+            await self._written.put(done)
+
+    async def _settle_loop(self) -> None:
+        while True:
+            done = [(item, result) for item, result in await self._written.get() if not item.is_settled]
+            if done:
+                await self._out.answer(done)
 
     def _next_batch(self) -> list[Item]:
         """What waits, oldest first, up to the limits. One item above the token budget goes alone."""
@@ -248,7 +239,7 @@ class Pipeline(Generic[Request, Work, Output]):
                 continue
             if isinstance(answer, MessageError):
                 item.stage = Stage.SETTLING
-                self._aside(self._fail(item, answer))
+                self._out.aside(self._out.fail(item, answer))
             else:
                 going_on.append((item, answer))
         return going_on
@@ -256,85 +247,6 @@ class Pipeline(Generic[Request, Work, Output]):
     @staticmethod
     def _drain_live(queue: deque[Item], limit: int) -> list[Item]:
         return _live([queue.popleft() for _ in range(min(limit, len(queue)))])
-
-    # ---- out: every item is claimed exactly once
-
-    async def _answer(self, item: Item, result: JsonObject) -> None:
-        try:
-            await self._settler.publish_result(item.delivery, result, item.trace.headers)
-            await self._ack(item, "answered")
-        except Retry as failure:
-            await self._fail(item, failure)
-        except SessionLost:
-            self._void(item)
-        except Exception as error:  # a result that can't be encoded, say: a bug, but one message's, not the worker's
-            log.exception("answering a message failed")
-            await self._fail(item, Retry("internal_error", f"{type(error).__name__} while answering"))
-
-    async def _fail(self, item: Item, failure: MessageError) -> None:
-        try:
-            outcome = await self._settler.publish_failure(item.delivery, failure)
-            await self._ack(item, outcome)
-        except SessionLost:
-            self._void(item)
-            return
-        except Exception as error:  # a bug: the message can't stay here for ever, so it comes again with a new session
-            log.exception("publishing a failure failed")
-            item.delivery.session.fail("bug", f"{type(error).__name__} while publishing a failure")
-            self._void(item)
-            return
-        self._metrics.failed(type(failure).__name__.lower(), failure.reason)
-        level = logging.WARNING if outcome == "dead" else logging.INFO
-        self._throttled.log(level, f"{outcome} {failure.reason}", "message %s: %s", outcome, failure)
-
-    async def _ack(self, item: Item, outcome: str) -> None:
-        if self._claim(item, outcome):
-            try:
-                await self._settler.ack(item.delivery)
-            finally:
-                self._release(item)
-            if outcome != HANDED_OVER:  # quick, and no measure of this worker's model
-                self._metrics.handle_seconds.observe(time.monotonic() - item.received)
-
-    async def _hand_back_one(self, item: Item) -> None:
-        if self._claim(item, "returned"):
-            try:
-                await self._settler.hand_back(item.delivery)
-            except SessionLost:
-                log.debug("not handed back: the session is lost, so the broker has it already")
-            finally:
-                self._release(item)
-
-    def _void(self, item: Item) -> None:
-        """Its session is lost: the broker delivers it again."""
-        if self._claim(item, "lost"):
-            self._release(item)
-
-    def _claim(self, item: Item, outcome: str) -> bool:
-        """Take the item, to settle it; False where somebody has done so before."""
-        if item.is_settled:
-            return False
-        item.is_settled = True
-        self._metrics.settled(outcome)
-        item.trace.end(outcome)
-        return True
-
-    def _release(self, item: Item) -> None:
-        """The item is gone. Not before its ack is sent: the end of a drain would close the connection over it."""
-        self._items.discard(item)
-        self._metrics.in_flight.set(len(self._items))
-        self._changed.set()
-
-    def _aside(self, work: Awaitable[None]) -> None:
-        """Settle one message beside the loops. Their number is bounded by the prefetch."""
-        task: asyncio.Task[None] = asyncio.ensure_future(work)
-        self._side_tasks.add(task)
-        task.add_done_callback(self._side_done)
-
-    def _side_done(self, task: asyncio.Task[None]) -> None:
-        self._side_tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("settling a message failed: a bug", exc_info=error)
 
     # ---- emptying
 
@@ -344,17 +256,15 @@ class Pipeline(Generic[Request, Work, Output]):
 
     async def hand_back(self, up_to: Stage) -> None:
         """Return every message to its queue that has come no further than ``up_to``."""
-        items = [item for item in self._items if item.stage <= up_to]
+        items = [item for item in self._out.items if item.stage <= up_to]
         # Newest first: each is put back at the head of its queue, so the order stays.
         items.sort(key=lambda item: item.delivery.tag, reverse=True)
         for item in items:
-            await self._hand_back_one(item)
+            await self._out.hand_back(item)
 
     async def until_idle(self) -> None:
         """Return when nothing is in flight."""
-        while self._items:
-            self._changed.clear()
-            await self._changed.wait()
+        await self._out.until_empty()
 
 
 def _live(items: Sequence[Item]) -> list[Item]:
