@@ -16,6 +16,8 @@ from typing import Any
 from data import clustered, minilm
 from database import measure_following
 from measure import measure, said
+from restart import measure_restart
+from throughput import measure_throughput
 
 QUICK = [2_000, 25_000]
 SIZES = [10_000, 100_000, 1_000_000]
@@ -34,6 +36,13 @@ def main() -> None:
     if options.following:
         with said(f"following a database of {options.following} posts"):
             keep(options.json, results, f"following {options.following}", measure_following(options.following))
+    if options.throughput:
+        with said(f"hints through the queue, {options.throughput} posts"):
+            figures = measure_throughput(options.throughput, options.messages, options.first_messages)
+            keep(options.json, results, f"throughput {options.throughput}", figures)
+    if options.restart:
+        with said(f"restart with {options.restart} vectors"):
+            keep(options.json, results, f"restart {options.restart}", measure_restart(options.restart, options.fill))
     if options.plot:
         from plot import draw
 
@@ -69,6 +78,11 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--following", type=int, default=0, help="also a database of so many posts: load, follow, restart"
     )
+    parser.add_argument("--throughput", type=int, default=0, help="also hints through a broker, on so many posts")
+    parser.add_argument("--messages", type=int, default=3000, help="hints of that (default 3000)")
+    parser.add_argument("--first-messages", type=int, default=3, help="hints of that for the first system (default 3)")
+    parser.add_argument("--restart", type=int, default=0, help="also a worker's restart on so many vectors, in 2 GiB")
+    parser.add_argument("--fill", type=float, default=360.0, help="seconds to fill its database at most (default 360)")
     parser.add_argument("--queries", type=int, default=1024)
     parser.add_argument("--json", type=Path, default=Path(".cache/bench-hint.json"))
     parser.add_argument("--plot", type=Path, help="draw the growth to this PNG")

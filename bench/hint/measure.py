@@ -16,7 +16,9 @@ from bson import ObjectId
 
 from data import Matrix
 from feedmill.spaces import Space
+from feedmill_hint.growth import RECALL_K, TUNING_QUERIES
 from feedmill_hint.index import IndexLimits, VectorIndex
+from feedmill_hint.settings import RECALL_TARGET
 from feedmill_hint.snapshots import Position, restore, save
 
 TOP_K = 5
@@ -34,7 +36,7 @@ def measure(vectors: Matrix, queries: int) -> Figures:
     figures: Figures = {"vectors": len(vectors), "kind": index.kind, "build_seconds": build_seconds}
     figures |= {"index_mib": index.bytes_used() / 2**20, "rss_growth_mib": rss_mib() - before}
     if index.kind == "ivf":
-        figures["tune_seconds"] = timed(lambda: index.tune(0.99, 64, 10))[0]
+        figures["tune_seconds"] = timed(lambda: index.tune(RECALL_TARGET, TUNING_QUERIES, RECALL_K))[0]
         figures |= {"probes": index.probes, "lists": index.inverted_file.lists if index.inverted_file else 0}
     asking = np.random.default_rng(7).choice(len(vectors), queries, replace=False)
     figures |= searches(index, vectors, ids, asking)
@@ -49,6 +51,8 @@ def build(vectors: Matrix, ids: list[ObjectId]) -> tuple[VectorIndex, float]:
     index = VectorIndex(vectors.shape[1], IndexLimits())
     began = time.perf_counter()
     index.expect(len(ids))
+    if size := index.sample_size():
+        index.begin(vectors[np.random.default_rng(3).choice(len(vectors), size, replace=False)])
     for start in range(0, len(ids), 1000):
         index.upsert(ids[start : start + 1000], vectors[start : start + 1000])
         if index.wants_successor():

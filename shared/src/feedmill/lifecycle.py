@@ -31,11 +31,19 @@ class Shutdown:
     def __init__(self) -> None:
         self.requested = asyncio.Event()
         self.urgent = asyncio.Event()
+        self._requested_at: float | None = None
 
     def request(self) -> None:
         if self.requested.is_set():
             self.urgent.set()
+        self._requested_at = self._requested_at or time.monotonic()
         self.requested.set()
+
+    def seconds_left(self, of: float) -> float:
+        """What is left of ``of`` seconds from the first request; none once the second one came."""
+        if self.urgent.is_set():
+            return 0.0
+        return max(0.0, of - (time.monotonic() - self._requested_at)) if self._requested_at else of
 
     def listen(self) -> None:
         """Take SIGTERM and SIGINT. Without this, PID 1 in a container would ignore both."""

@@ -82,7 +82,7 @@ class Worker:
         """Work until ``shutdown`` is requested, then drain. Raises what can't be healed."""
         beat = asyncio.create_task(self._beat(), name="heartbeat")
         try:
-            async with self.kind.open_handler(self._instruments) as handler:
+            async with self.kind.open_handler(replace(self._instruments, shutdown=shutdown)) as handler:
                 self.health.set(MODEL, None)
                 await self._work(handler, shutdown)
         finally:

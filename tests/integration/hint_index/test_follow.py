@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from bson import ObjectId
 
+from feedmill.errors import Outage
 from feedmill.store import StreamUnsupported, Write
 from feedmill_hint.follow import Follower
 from feedmill_local.database import Database
@@ -217,3 +218,49 @@ async def test_an_index_that_would_not_fit_says_so_and_is_made_when_it_does(site
         await site.delete(space.collection, *(f"p{number}" for number in range(35)))
         await eventually(lambda: follower.missing() is None)
         assert len(ids(follower)) == 5
+
+
+async def test_lists_are_learnt_from_the_whole_space_or_else_from_what_comes_first(
+    site: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    space = await site.space("one")
+    await site.encode(space, {f"p{number}": (1, number, 1) for number in range(40)})
+    caplog.set_level("INFO")
+    async with site.follower("auto", index_exact_below=20) as follower:
+        await eventually(lambda: follower.missing() is None)
+        assert follower.state()["kind"] == "ivf"
+    assert "lists are learnt" in caplog.text
+    assert "restructured" not in caplog.text
+
+    def slow(*_: object) -> Any:
+        raise Outage("database", "MaxTimeMSExpired")
+
+    monkeypatch.setattr(site.store, "sample", slow)
+    async with site.follower("auto", index_exact_below=20) as follower:
+        await eventually(lambda: follower.missing() is None)
+        assert (follower.state()["kind"], len(ids(follower))) == ("ivf", 40)
+    assert "no sample" in caplog.text
+    assert "restructured" in caplog.text
+
+
+@MODES
+async def test_a_last_snapshot_is_written_at_the_end_where_there_is_time(
+    site: Any, eventually: Any, mode: str, tmp_path: Path
+) -> None:
+    space = await site.space("one")
+    await site.encode(space, {f"p{number}": (1, number, 1) for number in range(40)})
+    kept = {"index_exact_below": 20, "index_snapshot_dir": str(tmp_path), "index_snapshot_seconds": 3600}
+    manifest = tmp_path / "one" / "manifest.json"
+    async with site.follower(mode, **kept) as follower:
+        await eventually(manifest.exists)
+        before = manifest.read_text()
+        await site.encode(space, {"new": (0, 0, -1)})
+        await eventually(lambda: "new" in ids(follower))
+        await eventually(lambda: follower._current.mirror._snapshots.has_changes)
+    await follower.keep(0)
+    assert manifest.read_text() == before, "no time"
+    await follower.keep(30)
+    assert json.loads(manifest.read_text())["vectors"] == 41
+    after = manifest.read_text()
+    await follower.keep(30)
+    assert manifest.read_text() == after, "nothing has changed since"

@@ -64,6 +64,16 @@ def test_the_first_signal_requests_and_the_second_is_urgent() -> None:
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
 
 
+def test_what_is_left_of_a_time_counts_from_the_first_request_and_ends_with_the_second() -> None:
+    shutdown = Shutdown()
+    assert shutdown.seconds_left(25) == 25
+    shutdown.request()
+    assert 0 < shutdown.seconds_left(25) <= 25
+    assert shutdown.seconds_left(0) == 0
+    shutdown.request()
+    assert shutdown.seconds_left(25) == 0
+
+
 def run_script(script: str) -> tuple[int, str, float]:
     began = time.monotonic()
     done = subprocess.run(

@@ -245,3 +245,31 @@ def test_a_snapshot_that_is_not_sound_is_noticed(tmp_path: Path, harm: Any, why:
     harm(tmp_path / "one")
     with pytest.raises(SnapshotUnusable, match=why):
         restore(tmp_path, SPACE)
+
+
+def test_an_empty_index_learns_from_a_sample_of_what_is_to_come_and_is_filled_in_place() -> None:
+    index = VectorIndex(8, IndexLimits(exact_below=50))
+    vectors = random_vectors(600)
+    assert index.sample_size() == 0, "nothing is expected"
+    index.expect(600)
+    assert index.sample_size() > 0
+    sample = np.concatenate([vectors[::2], np.zeros((1, 8), np.float32)])
+    index.begin(sample)
+    assert (index.kind, len(index), index.sample_size()) == ("ivf", 0, 0)
+    ids: list[PostId] = [f"post {number}" for number in range(600)]
+    index.upsert(ids, vectors)
+    assert not index.wants_successor()
+    all_lists(index)
+    [answer] = index.search(vectors[:1], 5, [None])
+    assert [score for _, score in answer] == pytest.approx(best(vectors, vectors[0], 5), abs=1e-3)
+    index.begin(sample)
+    assert len(index) == 600, "too late: it is filled"
+
+
+def test_an_index_of_few_vectors_wants_no_sample() -> None:
+    index = VectorIndex(8, IndexLimits(exact_below=50))
+    index.expect(49)
+    assert index.sample_size() == 0
+    index.expect(600)
+    index.begin(np.zeros((3, 8), np.float32))
+    assert index.kind == "exact", "a sample without a direction teaches nothing"

@@ -116,6 +116,29 @@ class Store:
         finally:
             await self._close_cursor(cursor)
 
+    async def sample(
+        self, collection: str, size: int, projection: Mapping[str, int]
+    ) -> AsyncGenerator[list[Document], None]:
+        """``size`` documents by chance, in lists; some may come twice. Raises Outage, also where it takes too long.
+
+        Below a twentieth of a collection the server picks them by their places; above, it reads them all.
+        """
+        stages = [{"$sample": {"size": size}}, {"$project": projection}]
+        limit = int(self.settings.operation_timeout_seconds * 1000)
+        cursor: Any = self._database[collection].aggregate(stages, allowDiskUse=True, maxTimeMS=limit)
+        if inspect.isawaitable(cursor):  # PyMongo's client sends the command here, Motor's at the first read
+            async with self._call("sample"):
+                cursor = await cursor
+        try:
+            while True:
+                async with self._call("sample"):
+                    documents: list[Document] = await cursor.to_list(1000)
+                if not documents:
+                    return
+                yield documents
+        finally:
+            await self._close_cursor(cursor)
+
     def watch(self, collection: str, resume_token: Mapping[str, Any] | None = None) -> ChangeFeed:
         """The changes of ``collection`` from now on, or after ``resume_token``."""
         return ChangeFeed(self._database[collection], resume_token, self.settings.operation_timeout_seconds)

@@ -41,6 +41,7 @@ class Follower:
         self._settings = settings
         self._current: _Running | None = None
         self._next: _Running | None = None
+        self._ended: SpaceMirror | None = None
         self._ending: set[asyncio.Task[None]] = set()
         self._knows_pointer = False
         self._problem = ""
@@ -112,8 +113,14 @@ class Follower:
                     backoff.reset()
                     await self._wait_and_swap()
         finally:
+            self._ended = self._current.mirror if self._current else None
             await self._stop(self._next, self._current)
             self._next = self._current = None
+
+    async def keep(self, within_seconds: float) -> None:
+        """After :meth:`run` was cancelled: write a last snapshot, where that takes no longer."""
+        if self._ended:
+            await self._ended.keep(within_seconds)
 
     def _note_problem(self, problem: str) -> None:
         if problem != self._problem:  # once, not every few seconds

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -104,6 +105,23 @@ class VectorIndex:
         self._expected = vectors
         self._check_room(vectors - len(self))
 
+    def sample_size(self) -> int:
+        """How many vectors by chance an empty index wants to learn from before it is filled; 0: none."""
+        if len(self) or self.kind == "ivf" or self._expected < self._limits.exact_below:
+            return 0
+        return TRAINING_PER_LIST * lists_for(self._expected)
+
+    def begin(self, sample: Matrix) -> None:
+        """Learn an empty index's lists from ``sample`` (``[n, dimensions]``): then it is filled in place, without a
+        float32 copy of its first vectors, and knows the topics of all of them. Takes seconds."""
+        units = unit_rows(sample[usable(sample)], self.dimensions)
+        if not len(units):
+            return
+        part = IvfPart.trained(units, min(lists_for(self._expected), len(units)))
+        with self._lock.alone():
+            if not len(self):
+                self._parts, self._made_for = [part], self._expected
+
     def upsert(self, ids: Sequence[PostId], vectors: Matrix) -> None:
         """Add ``vectors`` (``[n, dimensions]``), or replace those whose id is there. The last of equal ids counts.
 
@@ -127,6 +145,12 @@ class VectorIndex:
         self._check_room(len(part))
         with self._lock.alone():
             self._parts, self._made_for = [part], made_for
+
+    @contextmanager
+    def unchanging(self) -> Iterator[IvfPart | None]:
+        """The inverted file if that is all there is, while writers wait: for a snapshot."""
+        with self._lock.shared():
+            yield None if self.is_moving else self.inverted_file
 
     def delete(self, ids: Iterable[PostId]) -> int:
         """Forget ``ids``; those that are not there don't matter. Answers how many were there."""

@@ -10,7 +10,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from feedmill.spaces import Space
+import numpy as np
+
+from feedmill.errors import Outage
+from feedmill.lane import run_blocking
+from feedmill.spaces import Space, sample_vectors
+from feedmill.store import Store
 from feedmill_hint.index import IndexFull, IndexLimits, VectorIndex
 from feedmill_hint.qdrant import QdrantIndex, open_qdrant
 from feedmill_hint.settings import FollowSettings
@@ -52,6 +57,26 @@ def make_index(space: Space, settings: FollowSettings) -> Index:
         client = open_qdrant(settings.qdrant_url, settings.qdrant_api_key.get_secret_value())
         return QdrantIndex(client, space.name, space.dimensions)
     return VectorIndex(space.dimensions, IndexLimits(settings.index_exact_below, memory_limit(settings)))
+
+
+async def learn_lists(store: Store, space: Space, index: Index) -> None:
+    """Give an empty index its lists, from vectors of the whole space, before it is filled.
+
+    Where the server can't pick them in time, the index learns from what it reads first.
+    """
+    size = index.sample_size() if isinstance(index, VectorIndex) else 0
+    if not isinstance(index, VectorIndex) or not size:
+        return
+    began = time.monotonic()
+    try:
+        vectors = await sample_vectors(store, space, size)
+    except Outage as error:
+        _log.warning("no sample to learn the index's lists from: space=%s error=%s", space.name, error)
+        return
+    sample = np.frombuffer(b"".join(vectors), "<f4").astype(np.float32, copy=False).reshape(-1, space.dimensions)
+    await asyncio.to_thread(index.begin, sample)
+    seconds = time.monotonic() - began
+    _log.info("the index's lists are learnt: space=%s sample=%d seconds=%.1f", space.name, len(vectors), seconds)
 
 
 @asynccontextmanager
@@ -116,6 +141,8 @@ class SnapshotKeeper:
         self._folder = Path(settings.index_snapshot_dir) if settings.index_snapshot_dir else None
         self._every_seconds = settings.index_snapshot_seconds
         self._due = 0.0
+        self._position: Position | None = None
+        self._saving: asyncio.Future[int] | None = None
 
     async def restore(self) -> Position | None:
         """Fill the index from the snapshot and answer where it stands; None: there is none that can be used."""
@@ -134,18 +161,43 @@ class SnapshotKeeper:
         return restored.position
 
     async def write(self, position: Position) -> None:
-        """Write one if it is time and something changed. The caller is the index's only writer, and waits for it."""
-        part = self._index.inverted_file if self._index else None
-        is_due = self.has_changes and time.monotonic() >= self._due
-        if self._folder is None or self._index is None or part is None or self._index.is_moving or not is_due:
+        """Write one if it is time and something changed. The index must hold all changes up to ``position``."""
+        self._position = position
+        if self.has_changes and time.monotonic() >= self._due and self._can_write():
+            self._due = time.monotonic() + self._every_seconds
+            await self._write(position)
+
+    async def write_last(self, within_seconds: float) -> None:
+        """Write one at the end, if anything changed since the last, unless it takes too long: then that one stays."""
+        if self._position is None or not self.has_changes or not self._can_write() or within_seconds <= 0:
             return
-        self._due = time.monotonic() + self._every_seconds
+        try:
+            async with asyncio.timeout(within_seconds):
+                if self._saving:  # by a mirror that was stopped meanwhile
+                    await asyncio.wait([self._saving])
+                await self._write(self._position)
+        except TimeoutError:
+            _log.warning("no time for a last snapshot: space=%s seconds=%.1f", self._space.name, within_seconds)
+
+    def _can_write(self) -> bool:
+        index = self._index
+        return self._folder is not None and index is not None and index.kind == "ivf" and not index.is_moving
+
+    async def _write(self, position: Position) -> None:
         began = time.monotonic()
         try:
-            size = await asyncio.to_thread(save, self._folder, self._space, part, self._index.made_for, position)
+            # Not a thread that the end of the process waits for.
+            self._saving = asyncio.ensure_future(run_blocking(lambda: self._save(position), "snapshot"))
+            size = await asyncio.shield(self._saving)
         except OSError as error:
             _log.warning("the snapshot can't be written: space=%s %s", self._space.name, error)
             return
         self.has_changes = False
         seconds = time.monotonic() - began
         _log.info("snapshot written: space=%s bytes=%d seconds=%.1f", self._space.name, size, seconds)
+
+    def _save(self, position: Position) -> int:
+        if self._folder is None or self._index is None:
+            return 0
+        with self._index.unchanging() as part:
+            return save(self._folder, self._space, part, self._index.made_for, position) if part else 0

@@ -21,7 +21,7 @@ from feedmill.spaces import Space, Vector, changed_since, read_stored, stream_id
 from feedmill.store import HistoryLost, Store, StreamUnsupported
 from feedmill_hint.growth import Growth
 from feedmill_hint.index import IndexFull, usable
-from feedmill_hint.loading import Progress, SnapshotKeeper, ahead, make_index
+from feedmill_hint.loading import Progress, SnapshotKeeper, ahead, learn_lists, make_index
 from feedmill_hint.settings import FollowSettings
 from feedmill_hint.snapshots import Position
 
@@ -99,6 +99,10 @@ class SpaceMirror:
             growing.cancel()
             await asyncio.wait([growing])
 
+    async def keep(self, within_seconds: float) -> None:
+        """After :meth:`run` was cancelled: write what changed since the last snapshot, where that takes no longer."""
+        await self._snapshots.write_last(within_seconds)
+
     async def _grow(self) -> None:
         await self.loaded.wait()
         await self.growth.run()
@@ -135,6 +139,7 @@ class SpaceMirror:
             while True:
                 changes = await feed.changes(CHANGES_AT_ONCE)
                 await self._refresh(change.id for change in changes)
+                self._snapshots.has_changes |= bool(changes)
                 self._token = feed.resume_token
                 if len(changes) < CHANGES_AT_ONCE:  # else there are more
                     self._caught_up(changed=bool(changes))
@@ -191,6 +196,7 @@ class SpaceMirror:
         """Read all vectors, the next ones while the last ones are put in; forget those that are gone."""
         self.expected = await self._store.count(self.space.collection)
         self.index.expect(self.expected)
+        await learn_lists(self._store, self.space, self.index)
         before = await asyncio.to_thread(self.index.ids)
         newest: datetime | None = None
         progress = Progress(self.space.name, self.expected)

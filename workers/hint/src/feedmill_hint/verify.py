@@ -26,13 +26,14 @@ from feedmill.spaces import Space, coverage, list_spaces, stream_vectors
 from feedmill.store import Store
 from feedmill.store.opening import open_store
 from feedmill_hint.index import VectorIndex
+from feedmill_hint.loading import learn_lists
+from feedmill_hint.settings import RECALL_TARGET
 from feedmill_hint.vectors import usable
 
 log = logging.getLogger(__name__)
 
 NEIGHBOURS = 10
 SAMPLE = 200
-TARGET_RECALL = 0.99
 
 
 async def verify(store: Store, name: str) -> dict[str, Any]:
@@ -61,6 +62,8 @@ async def verify(store: Store, name: str) -> dict[str, Any]:
 
 async def _loaded(store: Store, space: Space) -> VectorIndex:
     index = VectorIndex(space.dimensions)
+    index.expect(await store.count(space.collection))
+    await learn_lists(store, space, index)
     async with aclosing(stream_vectors(store, space)) as batches:
         async for batch in batches:
             packed = np.frombuffer(b"".join(entry.vector for entry in batch), "<f4")
@@ -78,7 +81,7 @@ def _settle(index: VectorIndex) -> None:
         index.add_successor()
         while index.move_some():
             pass
-    index.tune(TARGET_RECALL, SAMPLE, NEIGHBOURS)
+    index.tune(RECALL_TARGET, SAMPLE, NEIGHBOURS)
 
 
 def _overlap(one: VectorIndex, other: VectorIndex) -> tuple[float | None, int]:

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager, suppress
 
 from feedmill.contract import HINT
 from feedmill.instruments import Instruments
-from feedmill.settings import StoreSettings, read
+from feedmill.settings import BatchSettings, StoreSettings, read
 from feedmill.store.opening import open_store
 from feedmill.worker import WorkerKind
 from feedmill_hint.figures import IndexFigures
@@ -20,7 +20,8 @@ from feedmill_hint.settings import FollowSettings, HintSettings
 
 @asynccontextmanager
 async def open_handler(instruments: Instruments) -> AsyncIterator[HintHandler]:
-    """Open the store and keep the index current for as long as the block lasts."""
+    """Open the store and keep the index current for as long as the block lasts. Then write a last snapshot, in what the
+    drain has left of its time."""
     follow_settings = read(FollowSettings)
     hint_settings = read(HintSettings)
     check_engine(follow_settings)
@@ -37,6 +38,7 @@ async def open_handler(instruments: Instruments) -> AsyncIterator[HintHandler]:
             following.cancel()
             with suppress(asyncio.CancelledError):
                 await following
+            await follower.keep(instruments.shutdown.seconds_left(read(BatchSettings).drain_timeout_seconds))
 
 
 KIND = WorkerKind(

@@ -1,0 +1,108 @@
+"""A hint worker's process on a large space: ready without and with a snapshot, under a memory limit of the kernel's."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pymongo import MongoClient
+
+from feedmill_local.database import Database
+from feedmill_local.rabbitmq import RabbitNode
+from stack import DATABASE, SPACE, Hint, fill, hint_worker, peak_mib, vector_documents
+
+GROUPS = Path("/sys/fs/cgroup/memory")
+"""Control groups, version 1: where version 2 or no right to make one is found, the peak is measured without a limit."""
+LIMIT_BYTES = 2 << 30
+CHANGED = 1000
+
+
+def measure_restart(count: int, fill_seconds: float) -> dict[str, Any]:
+    """Fill a database for ``fill_seconds`` at most; start a worker without a snapshot, stop it, change some vectors,
+    start it again. ``count`` vectors are aimed at; how many there are is in the figures."""
+    with tempfile.TemporaryDirectory() as name:
+        node = RabbitNode.start(Path(name) / "rabbit", vhosts=["bench"])
+        database = Database.start(Path(name) / "database")
+        try:
+            began = time.monotonic()
+            ids, vectors = fill(database.uri, count, within_seconds=fill_seconds, with_posts=False)
+            figures: dict[str, Any] = {"vectors": len(ids), "fill_seconds": time.monotonic() - began}
+            print(figures, flush=True)
+            settings = {"FEEDMILL_INDEX_SNAPSHOT_DIR": str(Path(name) / "snapshots"), "FEEDMILL_LOG_FORMAT": "text"}
+            settings["FEEDMILL_INDEX_MAX_BYTES"] = str(LIMIT_BYTES * 3 // 4)
+            for what in ("without_snapshot", "with_snapshot"):
+                with (
+                    _limited() as group,
+                    hint_worker(node.url("bench"), database.uri, settings, enter=group.enter) as it,
+                ):
+                    figures[f"ready_{what}_seconds"] = it.ready_seconds
+                    _wait_for_snapshot(Path(name) / "snapshots", it)
+                    figures[f"peak_rss_{what}_mib"] = peak_mib(it.process.pid)
+                    figures[f"stop_{what}_seconds"] = it.stop()
+                    figures |= group.figures(what)
+                    print(it.said(), flush=True)
+                if what == "without_snapshot":
+                    again = np.roll(vectors[:CHANGED], 1, axis=0)
+                    with MongoClient[dict[str, Any]](database.uri) as client:
+                        stored = client[DATABASE][f"post_embeddings.{SPACE}"]
+                        for document in vector_documents(ids[:CHANGED], again):
+                            stored.replace_one({"_id": document["_id"]}, document)
+            figures["changed_between"] = CHANGED
+        finally:
+            database.stop()
+            node.stop()
+    return figures
+
+
+class _Group:
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+        self.enter = ["sh", "-c", f'echo $$ > {folder}/cgroup.procs && exec "$0" "$@"'] if folder else []
+
+    def figures(self, what: str) -> dict[str, Any]:
+        """What the kernel counted: its peak, with the page cache, which gives way; and how many it killed."""
+        if self._folder is None:
+            return {}
+        peak = int((self._folder / "memory.max_usage_in_bytes").read_text(encoding="ascii"))
+        control = (self._folder / "memory.oom_control").read_text(encoding="ascii").split()
+        return {
+            "memory_limit_mib": LIMIT_BYTES >> 20,
+            f"peak_with_page_cache_{what}_mib": peak / 2**20,
+            f"killed_for_memory_{what}": int(control[control.index("oom_kill") + 1]),
+        }
+
+
+@contextmanager
+def _limited() -> Iterator[_Group]:
+    """A control group of 2 GiB, swap included where the kernel counts it; none where it can't be made."""
+    folder = GROUPS / f"feedmill-{uuid.uuid4().hex[:8]}"
+    try:
+        folder.mkdir()
+        (folder / "memory.limit_in_bytes").write_text(str(LIMIT_BYTES), encoding="ascii")
+    except OSError:
+        yield _Group(None)
+        return
+    try:
+        yield _Group(folder)
+    finally:
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            try:
+                folder.rmdir()
+                break
+            except OSError:  # its last process is just ending
+                time.sleep(0.1)
+
+
+def _wait_for_snapshot(folder: Path, worker: Hint) -> None:
+    deadline = time.monotonic() + 120
+    while not (folder / SPACE / "manifest.json").exists():
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"no snapshot\n{worker.said()[-3000:]}")
+        time.sleep(0.1)
