@@ -42,6 +42,8 @@ def measure_restart(count: int, fill_seconds: float, folder: Path | None) -> dic
                 return {}
             figures: dict[str, Any] = {"vectors": vectors}
             settings = {"FEEDMILL_INDEX_SNAPSHOT_DIR": str(Path(name) / "snapshots"), "FEEDMILL_LOG_FORMAT": "text"}
+            # The embedded database reads everything to pick a sample, and answers nobody meanwhile.
+            settings["FEEDMILL_STORE_TIMEOUT_SECONDS"] = "180"
             settings["FEEDMILL_INDEX_MAX_BYTES"] = str(LIMIT_BYTES * 3 // 4)
             for what in ("without_snapshot", "with_snapshot"):
                 with (
