@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,12 +16,13 @@ from feedmill.ids import PostId
 from feedmill.spaces import Space, active_pointer, active_space, copy_embeddings
 from feedmill.store import Store
 from feedmill_encode.backfill.filling import RANGE_POSTS, READ_POSTS, Keeper, Pace
-from feedmill_encode.backfill.ledger import PAGE_IDS, Ledger
+from feedmill_encode.backfill.ledger import PAGE_IDS, Ledger, Progress
 
 FIELD = "copy"
 STALE_SECONDS = 30.0
 BEATS_PER_STALE = 5
 LOOK_SECONDS = 1.0
+REPORT_SECONDS = 5.0
 
 _log = logging.getLogger(__name__)
 
@@ -47,6 +49,7 @@ class Copier:
         self._pace = pace
         self._stop = stop
         self._changed = 0
+        self._report_at = time.monotonic() + REPORT_SECONDS
 
     async def run(self, *, wait: bool) -> Copied:
         """Copy until everything is done, ``stop`` is set or another space is made active.
@@ -66,13 +69,19 @@ class Copier:
         await ledger.begin()
         _log.info("posts.embedding follows the switch: space=%s", space.name)
         while not self._stop.is_set() and await active_pointer(self._store) == pointer:
+            if time.monotonic() >= self._report_at:
+                self._report(space, await ledger.progress())
             if not await self._step(ledger, space):
                 if not wait or (await ledger.progress()).is_done:
                     break
                 await self._pause(LOOK_SECONDS)
         progress = await ledger.progress()
-        _log.info("posts.embedding: space=%s done=%d total=%d", space.name, progress.done, progress.total)
+        self._report(space, progress)
         return Copied(space.name, progress.is_done, progress.done, self._changed)
+
+    def _report(self, space: Space, progress: Progress) -> None:
+        self._report_at = time.monotonic() + REPORT_SECONDS
+        _log.info("posts.embedding: space=%s done=%d total=%d", space.name, progress.done, progress.total)
 
     async def _step(self, ledger: Ledger, space: Space) -> bool:
         """Work on one range of posts. Answers whether there was one."""

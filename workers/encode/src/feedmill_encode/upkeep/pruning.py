@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -19,6 +20,7 @@ from feedmill_encode.backfill.filling import Pace
 from feedmill_encode.backfill.ledger import FIRST_OBJECT_ID, FIRST_STRING
 
 PAGE_VECTORS = 500
+REPORT_SECONDS = 5.0
 
 _log = logging.getLogger(__name__)
 
@@ -35,12 +37,16 @@ class Pruned:
 async def prune(store: Store, space: Space, grace_seconds: float, pace: Pace, stop: asyncio.Event) -> Pruned:
     """Remove the vectors of ``space`` whose post is gone and that are older than ``grace_seconds``. Raises Outage."""
     found = Pruned()
+    report_at = time.monotonic() + REPORT_SECONDS
     written_before = datetime.now(UTC) - timedelta(seconds=grace_seconds)
     for first in (FIRST_STRING, FIRST_OBJECT_ID):
         after = first
         while ids := await store.page(space.collection, after, None, pace.portion(PAGE_VECTORS)):
             found.removed += await remove_orphans(store, space, ids, written_before)
             found.looked += len(ids)
+            if time.monotonic() >= report_at:
+                report_at = time.monotonic() + REPORT_SECONDS
+                _log.info("pruning: space=%s looked=%d removed=%d", space.name, found.looked, found.removed)
             await pace.after(len(ids), stop)
             if stop.is_set():
                 return found
