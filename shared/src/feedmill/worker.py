@@ -14,7 +14,6 @@ from typing import Any, NoReturn
 
 from feedmill import __version__, logs
 from feedmill.broker.candidate import Forwarder, ShadowSettler
-from feedmill.broker.session import Delivery, Session
 from feedmill.broker.settle import Settler
 from feedmill.broker.supervisor import PART as CONSUMER
 from feedmill.broker.supervisor import Supervisor
@@ -83,32 +82,23 @@ class Worker:
         """Work until ``shutdown`` is requested, then drain. Raises what can't be healed."""
         beat = asyncio.create_task(self._beat(), name="heartbeat")
         try:
-            intake = _LateIntake()
-            route = routed(self.kind.route, self.settings.routing)
-            supervisor = Supervisor(self.settings.broker, route, self._instruments, intake)
-            async with asyncio.TaskGroup() as group:
-                # The broker is connected to while the handler loads its model; the gate lets messages come later.
-                connected = group.create_task(supervisor.run(), name="broker")
-                async with self.kind.open_handler(replace(self._instruments, shutdown=shutdown)) as handler:
-                    self.health.set(MODEL, None)
-                    await self._work(handler, supervisor, intake, shutdown)
-                    connected.cancel()
-                    await asyncio.wait([connected])
+            async with self.kind.open_handler(replace(self._instruments, shutdown=shutdown)) as handler:
+                self.health.set(MODEL, None)
+                await self._work(handler, shutdown)
         finally:
             beat.cancel()
 
-    async def _work(
-        self, handler: Handler[Any, Any, Any], supervisor: Supervisor, intake: _LateIntake, shutdown: Shutdown
-    ) -> None:
+    async def _work(self, handler: Handler[Any, Any, Any], shutdown: Shutdown) -> None:
         gate = Gate(handler.ready, self.kind.dependencies, self._instruments)
         broker = self.settings.broker
         route = routed(self.kind.route, self.settings.routing)
         routing = RoutingFile(self._routing_path(), self.settings.routing.routing_poll_seconds, self.metrics)
         settler = self._settler(route, routing)
         pipeline = Pipeline(handler, settler, self.settings.batch, broker.max_body_bytes, self._instruments, gate.trip)
-        intake.pipeline = pipeline
+        supervisor = Supervisor(broker, route, self._instruments, pipeline)
         async with asyncio.TaskGroup() as group:
             tasks = [
+                group.create_task(supervisor.run(), name="broker"),
                 group.create_task(pipeline.run(), name="pipeline"),
                 group.create_task(routing.run(), name="routing"),
             ]
@@ -160,22 +150,6 @@ class Worker:
             self.metrics.ready.set(self.health.is_ready())
             self.metrics.loop_tasks.set(len(asyncio.all_tasks()))
             report.tick()
-
-
-class _LateIntake:
-    """The pipeline's intake, for a session that is opened before there is a pipeline: until then nothing comes."""
-
-    def __init__(self) -> None:
-        self.pipeline: Pipeline[Any, Any, Any] | None = None
-
-    def take(self, delivery: Delivery) -> None:
-        if self.pipeline is None:
-            raise RuntimeError("a delivery before anything was consumed")
-        self.pipeline.take(delivery)
-
-    def forget(self, session: Session) -> None:
-        if self.pipeline is not None:
-            self.pipeline.forget(session)
 
 
 def routed(route: Route, settings: RoutingSettings) -> Route:
