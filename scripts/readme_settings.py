@@ -17,6 +17,7 @@ from feedmill.settings import (
     StoreSettings,
 )
 from feedmill.settings_help import rows
+from feedmill_encode.settings import UpkeepSettings
 from feedmill_hint.settings import FollowSettings, HintSettings
 
 README = Path(__file__).resolve().parent.parent / "README.md"
@@ -26,6 +27,7 @@ END = "<!-- end of settings -->\n"
 GROUPS: dict[str, tuple[type[Group], ...]] = {
     "every worker": (BrokerSettings, StoreSettings, BatchSettings, ProbeSettings, LogSettings),
     "toxic and encode": (ModelSettings, RoutingSettings),
+    "encode": (UpkeepSettings,),
     "hint": (FollowSettings, HintSettings),
 }
 

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from pymongo import MongoClient
 
+from data import clustered
 from feedmill_local.database import Database
 from feedmill_local.rabbitmq import RabbitNode
 from stack import DATABASE, SPACE, Hint, fill, hint_worker, peak_mib, vector_documents
@@ -23,17 +23,24 @@ LIMIT_BYTES = 2 << 30
 CHANGED = 1000
 
 
-def measure_restart(count: int, fill_seconds: float) -> dict[str, Any]:
+def measure_restart(count: int, fill_seconds: float, folder: Path | None) -> dict[str, Any]:
     """Fill a database for ``fill_seconds`` at most; start a worker without a snapshot, stop it, change some vectors,
-    start it again. ``count`` vectors are aimed at; how many there are is in the figures."""
+    start it again. ``count`` vectors are aimed at; how many there are is in the figures.
+
+    ``folder``: a database that is kept there. Nothing is measured before it is full, in as many runs as that takes.
+    """
     with tempfile.TemporaryDirectory() as name:
         node = RabbitNode.start(Path(name) / "rabbit", vhosts=["bench"])
-        database = Database.start(Path(name) / "database")
+        database = Database.start(folder or Path(name) / "database")
         try:
             began = time.monotonic()
-            ids, vectors = fill(database.uri, count, within_seconds=fill_seconds, with_posts=False)
-            figures: dict[str, Any] = {"vectors": len(ids), "fill_seconds": time.monotonic() - began}
-            print(figures, flush=True)
+            fill(database.uri, count, within_seconds=fill_seconds, with_posts=False)
+            with MongoClient[dict[str, Any]](database.uri) as client:
+                vectors = client[DATABASE][f"post_embeddings.{SPACE}"].estimated_document_count()
+            print(f"{vectors} vectors are there after {time.monotonic() - began:.0f} s", flush=True)
+            if folder and vectors < count:
+                return {}
+            figures: dict[str, Any] = {"vectors": vectors}
             settings = {"FEEDMILL_INDEX_SNAPSHOT_DIR": str(Path(name) / "snapshots"), "FEEDMILL_LOG_FORMAT": "text"}
             settings["FEEDMILL_INDEX_MAX_BYTES"] = str(LIMIT_BYTES * 3 // 4)
             for what in ("without_snapshot", "with_snapshot"):
@@ -48,10 +55,10 @@ def measure_restart(count: int, fill_seconds: float) -> dict[str, Any]:
                     figures |= group.figures(what)
                     print(it.said(), flush=True)
                 if what == "without_snapshot":
-                    again = np.roll(vectors[:CHANGED], 1, axis=0)
                     with MongoClient[dict[str, Any]](database.uri) as client:
                         stored = client[DATABASE][f"post_embeddings.{SPACE}"]
-                        for document in vector_documents(ids[:CHANGED], again):
+                        ids = [document["_id"] for document in stored.find({}, {"_id": 1}).limit(CHANGED)]
+                        for document in vector_documents(ids, clustered(CHANGED, seed=2)):
                             stored.replace_one({"_id": document["_id"]}, document)
             figures["changed_between"] = CHANGED
         finally:

@@ -31,19 +31,21 @@ PORTION = 1000
 READY_SECONDS = 400.0
 
 
-def fill(uri: str, count: int, *, within_seconds: float = float("inf"), with_posts: bool) -> tuple[list[ObjectId], Any]:
+def fill(uri: str, count: int, *, within_seconds: float = float("inf"), with_posts: bool) -> list[ObjectId]:
     """Write ``count`` vectors as encode stores them, or as many as the time allows; with posts as a site stores them.
 
-    Not journalled, and the index comes last: the filling is not what is measured. Answers the ids and their vectors.
+    What is there already counts. Not journalled, and without the index on ``updatedAt``, which polling needs and a
+    change stream does not: the filling is not what is measured. Answers the ids that were written.
     """
-    vectors = clustered(count)
     ids: list[ObjectId] = []
     with MongoClient[dict[str, Any]](uri) as client:
         quick = WriteConcern(w=1, j=False)
         stored = client[DATABASE].get_collection(f"post_embeddings.{SPACE}", write_concern=quick)
         site = client[DATABASE].get_collection("posts", write_concern=quick)
         began = time.monotonic()
-        for start in range(0, count, PORTION):
+        before = stored.estimated_document_count()
+        vectors = clustered(count) if before < count else clustered(1)
+        for start in range(before, count, PORTION):
             portion = vectors[start : start + PORTION]
             new = [ObjectId() for _ in portion]
             stored.insert_many(vector_documents(new, portion), ordered=False)
@@ -52,12 +54,12 @@ def fill(uri: str, count: int, *, within_seconds: float = float("inf"), with_pos
             ids += new
             if time.monotonic() - began > within_seconds:
                 break
-        client[DATABASE][f"post_embeddings.{SPACE}"].create_index("updatedAt")
         now = datetime.now(UTC)
         space = {"model": "bench", "revision": "r1", "dimensions": DIMENSIONS, "state": "ready", "createdAt": now}
-        client[DATABASE]["vector_spaces"].insert_one({"_id": SPACE, **space})
-        client[DATABASE]["vector_spaces"].insert_one({"_id": "active", "space": SPACE, "changedAt": now})
-    return ids, vectors[: len(ids)]
+        pointer = {"space": SPACE, "changedAt": now}
+        for name, fields in ((SPACE, space), ("active", pointer)):
+            client[DATABASE]["vector_spaces"].replace_one({"_id": name}, fields, upsert=True)
+    return ids
 
 
 def vector_documents(ids: Sequence[ObjectId], vectors: Matrix) -> list[dict[str, Any]]:

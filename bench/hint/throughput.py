@@ -37,7 +37,7 @@ def measure_throughput(count: int, messages: int, first_messages: int) -> dict[s
         node = RabbitNode.start(Path(name) / "rabbit", vhosts=["bench"])
         database = Database.start(Path(name) / "database")
         try:
-            ids, _ = fill(database.uri, count, with_posts=True)
+            ids = fill(database.uri, count, with_posts=True)
             asking = [ids[at] for at in np.random.default_rng(5).choice(len(ids), messages)]
             url = node.url("bench")
             with _broker(url) as channel, hint_worker(url, database.uri, {"FEEDMILL_LOG_FORMAT": "text"}) as worker:

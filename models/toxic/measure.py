@@ -102,11 +102,11 @@ def figures(
         *_rates(loaded, sets["official test rows"]),
         *_reliability(sets["official test rows"]),
         *_verdicts(loaded, sets),
-        *_sentences(loaded),
-        *identity_table(_judge(loaded), _judge(before) if before else None),
+        *_sentences(loaded, limit),
+        *identity_table(_judge(loaded), _judge(before) if before else None, limit),
         *_functionality(loaded, hate),
         *_parts(loaded, hate, targets, "HateCheck's target"),
-        *_disguises(loaded, raw),
+        *_disguises(loaded, raw, limit),
     ]
 
 
@@ -213,7 +213,7 @@ def _verdict(name: str, answers: Flags, truth: Flags) -> str:
     )
 
 
-def _sentences(loaded: LoadedClassifier) -> list[str]:
+def _sentences(loaded: LoadedClassifier, limit: int) -> list[str]:
     lines = [
         "| sentences of our own, never trained on | kind | sentences | right | wrong, with their toxic score |",
         "|---|---|---|---|---|",
@@ -221,7 +221,7 @@ def _sentences(loaded: LoadedClassifier) -> list[str]:
     for name in ("harmless", "harmful", "reported", "check"):
         checks = sorted(read_checks(SENTENCES / f"{name}.csv"), key=lambda check: check.kind)
         for kind, group in groupby(checks, key=lambda check: check.kind):
-            lines.append(_kind(name, kind, list(group), loaded))
+            lines.append(_kind(name, kind, list(group)[: limit or None], loaded))
     return [*lines, ""]
 
 
@@ -253,13 +253,13 @@ def _parts(loaded: LoadedClassifier, cases: Set, parts: Sequence[str], title: st
     return [*lines, ""]
 
 
-def _disguises(loaded: LoadedClassifier, raw: LoadedClassifier) -> list[str]:
+def _disguises(loaded: LoadedClassifier, raw: LoadedClassifier, limit: int) -> list[str]:
     """Recall of the harmful, and false alarms on the harmless sentences, under each disguise."""
     plain = {"obfuscated", "emoji", "long", "caps"}
     checks = [
         check
         for name in ("harmless", "harmful")
-        for check in read_checks(SENTENCES / f"{name}.csv")
+        for check in read_checks(SENTENCES / f"{name}.csv")[: limit or None]
         if check.kind not in plain
     ]
     truth = np.array([check.toxic for check in checks])

@@ -87,7 +87,7 @@ def _spread(comments: list[Example]) -> list[Example]:
 
 def _own(limit: int) -> list[Example]:
     """Sentences of our own that are not a measured sentence in other words."""
-    plain = read_sentences(SENTENCES / "train.csv", _SENTENCE_WEIGHT)
+    plain = read_sentences(SENTENCES / "train.csv", _SENTENCE_WEIGHT)[: limit or None]
     drawn = []
     for seed in _SENTENCE_DRAWS:
         found = sentences(seed, _TEMPLATE_WEIGHT)

@@ -159,7 +159,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--out", type=Path, default=own, help="folder for the model and its card (default: the toxic worker's own)")
     add("--checkpoint", type=Path, default=REPOSITORY / ".cache" / "toxic" / "checkpoint.safetensors",
         help="where training goes on from after a stop; remove it to begin anew (default: %(default)s)")  # fmt: skip
-    add("--limit", type=int, default=0, help="rows of each data set, for a quick trial (default: all)")
+    add("--limit", type=int, default=0, help="rows of each data set and kind, for a quick trial (default: all)")
     add("--epochs", type=float, default=defaults.epochs, help="passes over the rows (default: %(default)s)")
     add("--bare", action="store_true", help="train on Jigsaw's rows alone, to measure what the rest changes")
     add("--before", type=Path, help="folder of such a model, to measure the bias towards groups of people beside it")

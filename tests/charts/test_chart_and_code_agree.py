@@ -30,6 +30,7 @@ from feedmill.settings import (
     read,
 )
 from feedmill.settings_help import rows
+from feedmill_encode.settings import UpkeepSettings
 from feedmill_hint.settings import FollowSettings, HintSettings
 
 GROUPS = (
@@ -40,6 +41,7 @@ GROUPS = (
     LogSettings,
     ModelSettings,
     RoutingSettings,
+    UpkeepSettings,
     FollowSettings,
     HintSettings,
 )

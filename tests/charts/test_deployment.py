@@ -256,3 +256,25 @@ def test_helm_test_runs_in_the_workers_image_with_its_credentials(worker):
     assert {entry["name"] for entry in test["env"]} <= {entry["name"] for entry in own["env"]}
     script = one(found, "ConfigMap", f"feedmill-{worker}-test")["data"]["send_one.py"]
     assert "async def ask" in script
+
+
+@pytest.mark.parametrize(
+    ("snapshot", "source"),
+    [
+        ({"volume": "pvc", "claimName": "c"}, {"persistentVolumeClaim": {"claimName": "c"}}),
+        ({"volume": "emptyDir", "sizeLimit": "1Gi"}, {"emptyDir": {"sizeLimit": "1Gi"}}),
+    ],
+)
+def test_snapshots_of_hints_index_are_kept_on_the_volume_that_is_asked_for(snapshot, source):
+    found = worker_objects({"worker": "hint", "snapshot": snapshot})
+    assert volume(found, "snapshots") == {"name": "snapshots", **source}
+    place = mounts(found)["snapshots"]["mountPath"]
+    (container,) = pod_spec(one(found, "Deployment"))["containers"]
+    assert {"name": "FEEDMILL_INDEX_SNAPSHOT_DIR", "value": place} in container["env"]
+
+
+def test_without_a_volume_there_are_no_snapshots():
+    found = worker_objects({"worker": "hint"})
+    assert "snapshots" not in mounts(found)
+    (container,) = pod_spec(one(found, "Deployment"))["containers"]
+    assert "FEEDMILL_INDEX_SNAPSHOT_DIR" not in {entry["name"] for entry in container["env"]}

@@ -22,6 +22,8 @@ MODELS: dict[str, Object] = {
     "hub-shared": {"source": "hub", "uri": "hf://owner/name@0123abc", "hub": {"cacheClaim": "cache"}},
 }
 
+SNAPSHOT: Object = {"volume": "pvc", "claimName": "hint-snapshots"}
+
 EVERYTHING: Object = {
     "image": {"registry": "registry.example/team", "digest": DIGEST, "pullPolicy": "Always"},
     "imagePullSecrets": [{"name": "registry"}],
@@ -66,6 +68,8 @@ HOST: Object = {"broker": {"host": "rabbit.example", "vhost": "site", "existingS
 WORKER_SETS: dict[str, Object] = {
     **{worker: {"worker": worker} for worker in WORKERS},
     **{f"model-{name}": {"worker": "encode", "model": model} for name, model in MODELS.items()},
+    "snapshot-pvc": {"worker": "hint", "snapshot": SNAPSHOT},
+    "snapshot-emptyDir": {"worker": "hint", "snapshot": {"volume": "emptyDir"}},
     "everything": EVERYTHING,
     "nothing": NOTHING,
     "host": HOST,
@@ -82,6 +86,7 @@ def for_worker(values: Object, worker: str) -> Object:
     found: dict[str, Any] = deepcopy(values) | {"worker": worker}
     if worker == "hint":
         found.pop("model", None)
+        found["snapshot"] = SNAPSHOT
     return found
 
 

@@ -182,6 +182,13 @@ class ModelSettings(Group):
 
     model: str = Field("", description="hf://owner/name@revision, file:///path or pkg://package; empty: the default")
     model_cache: str = Field("", description="where hf:// models are kept; empty: huggingface_hub's own place")
+    backend: Literal["torch", "onnx"] = Field(
+        "torch", description="torch, or onnx: ONNX Runtime, on an export that export-onnx made; without torch"
+    )
+    onnx_precision: Literal["fp32", "int8"] = Field(
+        "fp32", description="onnx: which export; int8 is quicker and another embedding space"
+    )
+    onnx_dir: str = Field("", description="onnx: folder of the exports; empty: feedmill/onnx in the user's cache")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="cpu, cuda, or auto: CUDA where torch sees it")
     lanes: int = Field(0, ge=0, le=64, description="batches in the model side by side; 0: one a core, at most 4")
     threads: int = Field(0, ge=0, le=256, description="cores for each lane; 0: the usable cores shared out")

@@ -264,3 +264,23 @@ async def test_a_last_snapshot_is_written_at_the_end_where_there_is_time(
     after = manifest.read_text()
     await follower.keep(30)
     assert manifest.read_text() == after, "nothing has changed since"
+
+
+async def test_a_switch_that_does_not_fit_beside_the_old_index_waits_and_is_said(site: Any, eventually: Any) -> None:
+    """Else the pod would be killed for the sum of both, and again after every restart."""
+    old, new = await site.space("old"), await site.space("new")
+    names = [f"p{number}" for number in range(40)]
+    for space in (old, new):
+        await site.encode(space, {name: (1, number, 1) for number, name in enumerate(names)})
+    await site.space("old")
+    # Room for one index of forty, not for two.
+    async with site.follower("auto", index_max_bytes=30_000, index_backoff_max_seconds=0.1) as follower:
+        await eventually(lambda: follower.missing() is None)
+        await site.space("new")
+        await eventually(lambda: "answers meanwhile" in (follower.state()["next_problem"] or ""))
+        assert follower.missing() is None
+        assert follower.snapshot.space == old
+        await site.delete(new.collection, *names[5:])
+        await eventually(lambda: follower.snapshot.space == new)
+        await site.encode(new, {name: (1, number, 1) for number, name in enumerate(names)})
+        await eventually(lambda: len(ids(follower)) == 40)

@@ -26,12 +26,13 @@ from transformers import (
     XLMRobertaConfig,
 )
 
-from feedmill.models.bert import Bert, read_shape
+from feedmill.models.bert import Bert
 from feedmill.models.packed import pack, run_packed
 from feedmill.models.pooling import Pooling
 from feedmill.models.resolve import resolve
 from feedmill.models.runtime import Runtime
 from feedmill.models.sequence import open_sequence
+from feedmill.models.shape import read_shape
 from feedmill.models.tokens import Tokens
 from feedmill.models.torch_encoder import open_network
 from feedmill.models.uri import parse

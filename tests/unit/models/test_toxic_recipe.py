@@ -30,7 +30,7 @@ def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """The script as people call it, from another folder, with nothing of the caller's settings."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("FEEDMILL_")}
     command = [sys.executable, str(RECIPE), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=180, check=False, env=environment)
+    return subprocess.run(command, capture_output=True, text=True, timeout=600, check=False, env=environment)
 
 
 @pytest.fixture

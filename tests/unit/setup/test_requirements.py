@@ -76,8 +76,10 @@ def test_the_locked_torch_is_the_installed_one():
     assert distribution("torch").version.partition("+")[0] == pins("torch")["torch"]
 
 
-@pytest.mark.parametrize("file", ["images/hint", "images/models", "images/weights"])
+@pytest.mark.parametrize("file", ["images/hint", "images/models", "images/onnx", "images/weights"])
 def test_an_image_holds_its_workers_closure_only(file):
     assert not {"secantusdb", "pytest", "hatchling"} & set(pins(file))
     if file == "images/hint":
         assert not {"torch", "transformers", "tokenizers", "safetensors"} & set(pins(file))
+    if file == "images/onnx":
+        assert not {"torch", "transformers", "safetensors", "onnx"} & set(pins(file))

@@ -2,6 +2,7 @@
 
 {{- define "feedmill-worker.checks" -}}
 {{- include "feedmill-worker.checkModel" . -}}
+{{- include "feedmill-worker.checkSnapshot" . -}}
 {{- include "feedmill-worker.checkAutoscaling" . -}}
 {{- include "feedmill-worker.checkMonitoring" . -}}
 {{- end -}}
@@ -27,6 +28,17 @@
   {{- if semverCompare "<1.33.0-0" .Capabilities.KubeVersion.Version -}}
     {{- fail (printf "%s: model.source=ociImage needs Kubernetes 1.33 or newer (this is %s); set model.source to pvc or hub" .Values.worker .Capabilities.KubeVersion.Version) -}}
   {{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "feedmill-worker.checkSnapshot" -}}
+{{- $snapshot := .Values.snapshot -}}
+{{- if and (ne .Values.worker "hint") (ne $snapshot.volume "none") -}}
+  {{- fail (printf "%s: snapshot.volume: only hint has an index; leave it at none" .Values.worker) -}}
+{{- else if and (eq $snapshot.volume "pvc") (not $snapshot.claimName) -}}
+  {{- fail (printf "%s: snapshot.claimName: expected the claim for the snapshots" .Values.worker) -}}
+{{- else if and (ne $snapshot.volume "pvc") $snapshot.claimName -}}
+  {{- fail (printf "%s: snapshot.claimName: expected nothing with snapshot.volume=%s" .Values.worker $snapshot.volume) -}}
 {{- end -}}
 {{- end -}}
 

@@ -36,6 +36,10 @@
   value: "8080"
 - name: FEEDMILL_DRAIN_TIMEOUT_SECONDS
   value: {{ .Values.drainTimeoutSeconds | quote }}
+{{- if ne .Values.snapshot.volume "none" }}
+- name: FEEDMILL_INDEX_SNAPSHOT_DIR
+  value: /var/lib/feedmill/snapshots
+{{- end }}
 {{- range $name, $value := .Values.settings }}
 - name: {{ $name }}
   value: {{ include "feedmill-worker.settingText" $value | quote }}
@@ -78,6 +82,18 @@
   secret:
     secretName: {{ $ca.existingSecret | quote }}
     items: [{key: {{ $ca.key | quote }}, path: ca.crt}]
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{- define "feedmill-worker.snapshotVolume" -}}
+{{- with .Values.snapshot }}
+{{- if eq .volume "pvc" }}
+- name: snapshots
+  persistentVolumeClaim: {claimName: {{ .claimName | quote }}}
+{{- else if eq .volume "emptyDir" }}
+- name: snapshots
+  emptyDir: {sizeLimit: {{ .sizeLimit }}}
 {{- end }}
 {{- end }}
 {{- end -}}

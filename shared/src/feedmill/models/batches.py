@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
+
+import numpy as np
+from numpy.typing import NDArray
 
 
 def length_sorted_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
@@ -41,3 +46,30 @@ def packed_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
             groups.append([index])
             tokens = lengths[index]
     return groups
+
+
+def run_portions(
+    rows: Sequence[Sequence[int]],
+    budget: int,
+    forward: Callable[[Sequence[Sequence[int]]], NDArray[np.float32]],
+    lanes: int = 1,
+) -> NDArray[np.float32]:
+    """``forward`` over texts in portions of ``budget`` tokens; its rows ``[texts, …]`` in the texts' order.
+
+    ``rows`` holds one or more. A worker gives each lane a batch of one portion. Whoever brings more at once (a
+    backfill, an evaluation) has them run ``lanes`` at a time.
+    """
+    portions = packed_batches([len(row) for row in rows], budget)
+
+    def one(indexes: list[int]) -> NDArray[np.float32]:
+        return forward([rows[index] for index in indexes])
+
+    if len(portions) > 1 and lanes > 1:
+        with ThreadPoolExecutor(lanes, thread_name_prefix="portion") as executor:
+            parts = list(executor.map(one, portions))
+    else:
+        parts = [one(portion) for portion in portions]
+    found = np.concatenate(parts)
+    ordered = np.empty_like(found)
+    ordered[list(chain.from_iterable(portions))] = found
+    return ordered

@@ -3,21 +3,21 @@
 Devlin et al. 2018, arXiv:1810.04805, post-norm as transformers builds it. Every linear layer sees the tokens of all
 texts as one matrix; attention runs over texts of one length at a time, which stand side by side, so that nothing is
 padded or masked. Why this exists and what it gains: docs/adr/0005. What it does not know, it does not touch:
-:func:`read_shape` answers None, and the model goes through transformers.
+:func:`~feedmill.models.shape.read_shape` answers None, and the model goes through transformers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from feedmill.models.packed import Packed
+from feedmill.models.shape import HEADS, Shape
 from feedmill.models.weights import Shelf
 
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -31,94 +31,6 @@ _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 Affine = tuple[Tensor, Tensor]
 """Weight and bias of a linear layer or of a layer normalisation."""
-
-
-@dataclass(frozen=True, slots=True)
-class Names:
-    """What a family calls its parameters; ``layer`` comes before the names that follow it."""
-
-    prefix: str
-    layer: str
-    query: str
-    key: str
-    value: str
-    attended: str
-    attended_norm: str
-    up: str
-    down: str
-    norm: str
-
-
-_BERT = Names(
-    "bert.", "encoder.layer.{}.", "attention.self.query", "attention.self.key", "attention.self.value",
-    "attention.output.dense", "attention.output.LayerNorm", "intermediate.dense", "output.dense", "output.LayerNorm",
-)  # fmt: skip
-_DISTILBERT = Names(
-    "distilbert.", "transformer.layer.{}.", "attention.q_lin", "attention.k_lin", "attention.v_lin",
-    "attention.out_lin", "sa_layer_norm", "ffn.lin1", "ffn.lin2", "output_layer_norm",
-)  # fmt: skip
-_FAMILIES = {
-    "bert": _BERT,
-    "roberta": Names("roberta.", *(getattr(_BERT, name) for name in Names.__slots__[1:])),
-    "xlm-roberta": Names("roberta.", *(getattr(_BERT, name) for name in Names.__slots__[1:])),
-    "camembert": Names("roberta.", *(getattr(_BERT, name) for name in Names.__slots__[1:])),
-    "distilbert": _DISTILBERT,
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """What the config says about a model that this module can run."""
-
-    family: str
-    size: int
-    layers: int
-    heads: int
-    inner: int
-    epsilon: float
-    activation: str
-    positions: int
-    """Tokens that the position embeddings allow."""
-    first_position: int
-    """RoBERTa's positions begin behind the padding id."""
-    pad_id: int
-
-    @property
-    def names(self) -> Names:
-        return _FAMILIES[self.family]
-
-
-def read_shape(config: Mapping[str, Any]) -> Shape | None:
-    """The shape in a model's config.json; None where transformers must run it: another family, or an option of this
-    one that nobody uses (relative positions, a decoder, quantised weights)."""
-    family = str(config.get("model_type"))
-    is_plain = (
-        family in _FAMILIES
-        and config.get("position_embedding_type", "absolute") == "absolute"
-        and not (config.get("is_decoder") or config.get("add_cross_attention") or config.get("quantization_config"))
-    )
-    if not is_plain:
-        return None
-    is_distil, pad_id = family == "distilbert", config.get("pad_token_id")
-    pad_id = int(pad_id if pad_id is not None else 0 if family in {"bert", "distilbert"} else 1)
-    offset = 0 if family in {"bert", "distilbert"} else pad_id + 1
-
-    def number(name: str, distil_name: str, default: int) -> int:
-        return int(config.get(distil_name if is_distil else name, default))
-
-    shape = Shape(
-        family=family,
-        size=number("hidden_size", "dim", 768),
-        layers=number("num_hidden_layers", "n_layers", 6 if is_distil else 12),
-        heads=number("num_attention_heads", "n_heads", 12),
-        inner=number("intermediate_size", "hidden_dim", 3072),
-        epsilon=1e-12 if is_distil else float(config.get("layer_norm_eps", 1e-12)),
-        activation=str(config.get("activation" if is_distil else "hidden_act", "gelu")),
-        positions=int(config.get("max_position_embeddings", 512)) - offset,
-        first_position=offset,
-        pad_id=pad_id,
-    )
-    return shape if shape.activation in _ACTIVATIONS and shape.size % shape.heads == 0 else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,26 +53,26 @@ class Bert:
     def __init__(self, shape: Shape, shelf: Shelf) -> None:
         """Raises ModelError where the weights do not fit the config."""
         self.shape = shape
-        self._words = shelf.take("embeddings.word_embeddings.weight", None, shape.size)
-        self._positions = shelf.take(
+        self.words = shelf.take("embeddings.word_embeddings.weight", None, shape.size)
+        self.positions = shelf.take(
             "embeddings.position_embeddings.weight", shape.positions + shape.first_position, shape.size
         )
         # There is one text, so every token is of the first type: its row is the same for all.
         has_types = shape.family != "distilbert"
         types = shelf.take("embeddings.token_type_embeddings.weight", None, shape.size) if has_types else None
-        self._type = None if types is None else types[0]
-        self._norm = shelf.norm("embeddings.LayerNorm", shape.size)
-        self._layers = [_layer(shape, shelf, index) for index in range(shape.layers)]
+        self.type_row = None if types is None else types[0]
+        self.norm = shelf.norm("embeddings.LayerNorm", shape.size)
+        self.layers = [_layer(shape, shelf, index) for index in range(shape.layers)]
         self._activate = _ACTIVATIONS[shape.activation]
 
     def __call__(self, packed: Packed) -> Tensor:
         """The states of all tokens, ``[tokens, size]``."""
-        states = functional.embedding(packed.ids, self._words)
-        states += functional.embedding(self._positions_of(packed), self._positions)
-        if self._type is not None:
-            states += self._type
-        states = self._normal(states, self._norm)
-        for layer in self._layers:
+        states = functional.embedding(packed.ids, self.words)
+        states += functional.embedding(self._positions_of(packed), self.positions)
+        if self.type_row is not None:
+            states += self.type_row
+        states = self._normal(states, self.norm)
+        for layer in self.layers:
             attended = functional.linear(self._attend(layer, states, packed), *layer.attended)
             states = self._normal(attended.add_(states), layer.attended_norm)
             inner = self._activate(functional.linear(states, *layer.up))
@@ -212,21 +124,12 @@ class Classified:
 
     def __init__(self, shape: Shape, shelf: Shelf, labels: int) -> None:
         """Raises ModelError where the weights lack it."""
-        first, last = _HEADS[shape.family]
-        self._first = shelf.linear(first, None, shape.size)
-        self._last = shelf.linear(last, labels, len(self._first[0]))
+        first, last = HEADS[shape.family]
+        self.first = shelf.linear(first, None, shape.size)
+        self.last = shelf.linear(last, labels, len(self.first[0]))
         self._activate = torch.relu if shape.family == "distilbert" else torch.tanh
 
     def __call__(self, states: Tensor, packed: Packed) -> Tensor:
         """Logits ``[texts, labels]``."""
-        inner = self._activate(functional.linear(packed.firsts(states), *self._first))
-        return functional.linear(inner, *self._last)
-
-
-_HEADS = {
-    "bert": ("pooler.dense", "classifier"),
-    "roberta": ("classifier.dense", "classifier.out_proj"),
-    "xlm-roberta": ("classifier.dense", "classifier.out_proj"),
-    "camembert": ("classifier.dense", "classifier.out_proj"),
-    "distilbert": ("pre_classifier", "classifier"),
-}
+        inner = self._activate(functional.linear(packed.firsts(states), *self.first))
+        return functional.linear(inner, *self.last)

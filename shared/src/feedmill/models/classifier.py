@@ -63,16 +63,24 @@ def load_classifier(settings: ModelSettings, default_uri: str) -> LoadedClassifi
     """Load the classifier that the settings name, or ``default_uri``. Blocking, seconds.
 
     Raises:
-        ModelError: not found, refused, or no classifier.
+        ModelError: not found, refused, no classifier, or not exported (``FEEDMILL_BACKEND=onnx``).
         SettingsError: labels or thresholds that do not fit the model, a device that is not there.
     """
-    loaded = _load_on_torch(parse(settings.model or default_uri), settings)
+    ref = parse(settings.model or default_uri)
+    loaded = _load_export(ref, settings) if settings.backend == "onnx" else _load_on_torch(ref, settings)
     policy = loaded.policy
     logger.info(
         "classifier %s: %s-label, toxic are %s, threshold %g, thresholds of their own %s",
         loaded.model, policy.kind, sorted(policy.toxic), policy.threshold, dict(policy.thresholds),
     )  # fmt: skip
     return loaded
+
+
+def _load_export(ref: ModelRef, settings: ModelSettings) -> LoadedClassifier:
+    from feedmill.models.exports.opening import open_exported_classifier
+
+    classifier, policy, languages = open_exported_classifier(ref, settings)
+    return LoadedClassifier(classifier, policy, classifier.model, languages)
 
 
 def _load_on_torch(ref: ModelRef, settings: ModelSettings) -> LoadedClassifier:

@@ -41,8 +41,8 @@ class SentenceEncoder:
 
     @property
     def revision(self) -> str:
-        """The hub's commit, or the hash of the model's files."""
-        return self.files.revision
+        """The hub's commit, or the hash of the model's files; and how it is quantised, if it is."""
+        return self.files.revision + (f"+{self.files.variant}" if self.files.variant else "")
 
     def tokenize(self, texts: Sequence[str]) -> list[Tokens]:
         """Token ids, cut to the model's limit; one entry per text, in order."""
@@ -70,10 +70,14 @@ def load_encoder(settings: ModelSettings, default_uri: str) -> SentenceEncoder:
     """Load the encoder that the settings name, or ``default_uri``. Blocking, seconds.
 
     Raises:
-        ModelError: not found, refused, or not a sentence encoder.
+        ModelError: not found, refused, not a sentence encoder, or not exported (``FEEDMILL_BACKEND=onnx``).
         SettingsError: a device that is not there.
     """
     ref = parse(settings.model or default_uri)
+    if settings.backend == "onnx":
+        from feedmill.models.exports.opening import open_exported_encoder
+
+        return open_exported_encoder(ref, settings)
     from feedmill.models.starting import import_torch_beside
 
     files = import_torch_beside(lambda: resolve(ref, settings.model_cache))

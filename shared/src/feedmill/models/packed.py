@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain, groupby
 
@@ -12,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from feedmill.models.batches import packed_batches
+from feedmill.models.batches import run_portions
 
 # Tokens of one forward pass. Measured from 256 to 4,096 on one thread: no size was better than another by more than a
 # tenth. As many as a worker's batch has by default.
@@ -61,24 +60,11 @@ def pack(rows: Sequence[Sequence[int]], pad_id: int) -> Packed:
 def run_packed(
     rows: Sequence[Sequence[int]], pad_id: int, forward: Callable[[Packed], Tensor], lanes: int = 1
 ) -> NDArray[np.float32]:
-    """``forward`` over texts in portions; its rows ``[texts, …]`` in the texts' order. ``rows`` holds one or more.
+    """``forward`` over texts in packed portions; its rows ``[texts, …]`` in the texts' order."""
 
-    A worker gives each lane a batch of one portion. Whoever brings more at once (a backfill, an evaluation) has them
-    run ``lanes`` at a time.
-    """
-
-    def one(indexes: list[int]) -> NDArray[np.float32]:
+    def one(portion: Sequence[Sequence[int]]) -> NDArray[np.float32]:
         with torch.inference_mode():  # holds for the thread that it is entered in
-            numbers: NDArray[np.float32] = forward(pack([rows[index] for index in indexes], pad_id)).numpy()
+            numbers: NDArray[np.float32] = forward(pack(portion, pad_id)).numpy()
         return numbers
 
-    portions = packed_batches([len(row) for row in rows], TOKEN_BUDGET)
-    if len(portions) > 1 and lanes > 1:
-        with ThreadPoolExecutor(lanes, thread_name_prefix="portion") as executor:
-            parts = list(executor.map(one, portions))
-    else:
-        parts = [one(portion) for portion in portions]
-    found = np.concatenate(parts)
-    ordered = np.empty_like(found)
-    ordered[list(chain.from_iterable(portions))] = found
-    return ordered
+    return run_portions(rows, TOKEN_BUDGET, one, lanes)

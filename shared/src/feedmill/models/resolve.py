@@ -36,11 +36,13 @@ class ModelFiles:
     uri: str
     name: str
     revision: str
+    variant: str = ""
+    """What makes its numbers others than the weights' own: a quantisation."""
 
     @property
     def label(self) -> str:
         """Name and short revision: what results and logs call this model."""
-        return f"{self.name}@{self.revision[:12]}"
+        return f"{self.name}@{self.revision[:12]}" + (f"+{self.variant}" if self.variant else "")
 
     @property
     def config(self) -> dict[str, Any]:
@@ -77,8 +79,10 @@ def space_name(files: ModelFiles, dimensions: int, variant: str = "") -> str:
     # The hub's commits are unique to a repository's history only; content hashes are unique by themselves, so that a
     # model mounted under another path keeps its space.
     model = files.uri if files.uri.startswith("hf://") else files.revision
-    digest = hashlib.sha256(json.dumps([model, dimensions, variant]).encode()).hexdigest()[:12]
-    return f"{readable}-{dimensions}-{digest}"
+    parts = [model, dimensions, variant, *([files.variant] if files.variant else [])]
+    digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
+    kind = f"-{files.variant.partition('-')[0]}" if files.variant else ""
+    return f"{readable}{kind}-{dimensions}-{digest}"
 
 
 def content_revision(path: Path) -> str:

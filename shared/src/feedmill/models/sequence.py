@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from feedmill.errors import ModelError
-from feedmill.models.bert import Bert, Classified, Shape, read_shape
+from feedmill.models.bert import Bert, Classified
 from feedmill.models.encoder import Forward
 from feedmill.models.labels import Kind, LabelPolicy, choose_kind, label_policy
 from feedmill.models.packed import Packed, run_packed
@@ -23,6 +23,7 @@ from feedmill.models.runtime import (
     run_padded,
 )
 from feedmill.models.scoring import ScoringClassifier
+from feedmill.models.shape import Shape, read_shape
 from feedmill.models.tokens import load_tokenizer
 from feedmill.models.weights import Shelf, map_weights
 from feedmill.settings import ModelSettings

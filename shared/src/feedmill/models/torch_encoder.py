@@ -12,7 +12,7 @@ from torch import Tensor
 
 from feedmill.errors import ModelError
 from feedmill.models.adapter import merge_adapter
-from feedmill.models.bert import Bert, read_shape
+from feedmill.models.bert import Bert
 from feedmill.models.encoder import Forward, SentenceEncoder
 from feedmill.models.packed import Packed, run_packed
 from feedmill.models.pooling import Pooling, read_pooling
@@ -26,6 +26,7 @@ from feedmill.models.runtime import (
     pad_token_id,
     run_padded,
 )
+from feedmill.models.shape import Shape, read_shape
 from feedmill.models.tokens import load_tokenizer, lower_cased
 from feedmill.models.weights import Shelf, map_weights
 from feedmill.settings import ModelSettings
@@ -69,9 +70,8 @@ def open_encoder(
     network = open_network(files, runtime, own_pooling, adapter)
     default_prefix = default_prompt(files.path)
     prefix = default_prefix if settings.text_prefix is None else settings.text_prefix
-    own_config = optional_json(files.path / "sentence_bert_config.json")
-    limits = (settings.max_tokens, network.positions, own_config.get("max_seq_length"))
-    limit = min(int(tokens) for tokens in limits if tokens is not None)
+    own_limit = token_limit(files.path, network.positions)
+    limit = settings.max_tokens if own_limit is None else min(settings.max_tokens, own_limit)
     dimensions = network.size * len(own_pooling.modes)
     # A prefix of the user's own moves every vector, so it makes a space of its own.
     space = space_name(files, dimensions, "" if prefix == default_prefix else prefix)
@@ -80,7 +80,7 @@ def open_encoder(
         files.label, dimensions, limit, runtime.lanes, space,
     )  # fmt: skip
     tokenize = load_tokenizer(files.path, limit, prefix, max_windows)
-    if own_config.get("do_lower_case"):
+    if wants_lower_case(files.path):
         tokenize = lower_cased(tokenize)
     return SentenceEncoder(dimensions, space, files, runtime.lanes, tokenize, network.forward)
 
@@ -90,10 +90,7 @@ def open_network(files: ModelFiles, runtime: Runtime, pooling: Pooling, adapter:
     shape = read_shape(files.config)
     if shape is None or runtime.device.type != "cpu":
         return _transformers(files, runtime, pooling, adapter)
-    weights = map_weights(files.path, (shape.names.prefix,))
-    if adapter is not None:
-        merge_adapter(weights, adapter.tensors, adapter.scale, adapter.source)
-    bert = Bert(shape, Shelf(weights, files.path))
+    bert = load_bert(files, shape, adapter)
 
     def pooled(packed: Packed) -> Tensor:
         return pooling.pool_packed(bert(packed), packed)
@@ -103,6 +100,14 @@ def open_network(files: ModelFiles, runtime: Runtime, pooling: Pooling, adapter:
         shape.size,
         shape.positions,
     )
+
+
+def load_bert(files: ModelFiles, shape: Shape, adapter: Adapter | None = None) -> Bert:
+    """Our own forward pass, its weights changed by ``adapter``. Raises ModelError."""
+    weights = map_weights(files.path, (shape.names.prefix,))
+    if adapter is not None:
+        merge_adapter(weights, adapter.tensors, adapter.scale, adapter.source)
+    return Bert(shape, Shelf(weights, files.path))
 
 
 def _transformers(files: ModelFiles, runtime: Runtime, pooling: Pooling, adapter: Adapter | None) -> Network:
@@ -132,6 +137,16 @@ def default_prompt(path: Path) -> str:
     """The text that the model wants before each document, where its sentence-transformers config names one."""
     config = optional_json(path / "config_sentence_transformers.json")
     return str((config.get("prompts") or {}).get(config.get("default_prompt_name"), ""))
+
+
+def token_limit(path: Path, positions: int | None) -> int | None:
+    """The most tokens that the model takes, by its position embeddings and its own config; None: any number."""
+    limits = (positions, optional_json(path / "sentence_bert_config.json").get("max_seq_length"))
+    return min((int(tokens) for tokens in limits if tokens is not None), default=None)
+
+
+def wants_lower_case(path: Path) -> bool:
+    return bool(optional_json(path / "sentence_bert_config.json").get("do_lower_case"))
 
 
 def optional_json(file: Path) -> dict[str, Any]:

@@ -6,10 +6,13 @@
 state, counts, and how far its backfill is) and ``{_id: "active", space}``.
 """
 
+from feedmill.spaces.posts import copy_embeddings, remove_orphans
 from feedmill.spaces.registry import (
+    Pointer,
     SpaceInfo,
     activate,
     active_name,
+    active_pointer,
     active_space,
     coverage,
     drop_space,
@@ -42,6 +45,7 @@ from feedmill.spaces.vectors import (
 
 __all__ = [
     "ContentState",
+    "Pointer",
     "Space",
     "SpaceInfo",
     "StoredVector",
@@ -49,11 +53,13 @@ __all__ = [
     "VectorWrite",
     "activate",
     "active_name",
+    "active_pointer",
     "active_space",
     "changed_since",
     "complete_posts",
     "content_hash",
     "content_states",
+    "copy_embeddings",
     "coverage",
     "drop_space",
     "ensure_active",
@@ -62,6 +68,7 @@ __all__ = [
     "read_stored",
     "read_vectors",
     "register_space",
+    "remove_orphans",
     "sample_vectors",
     "stream_ids",
     "stream_vectors",

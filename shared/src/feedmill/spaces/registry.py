@@ -67,8 +67,28 @@ async def ensure_active(store: Store, name: str) -> str:
 
 async def active_name(store: Store) -> str | None:
     """The active space's name; None before the first space was made active. Raises Outage."""
-    pointer = (await store.find(SPACES_COLLECTION, [ACTIVE])).get(ACTIVE)
-    return str(pointer["space"]) if pointer else None
+    pointer = await active_pointer(store)
+    return pointer.space if pointer else None
+
+
+@dataclass(frozen=True, slots=True)
+class Pointer:
+    """Which space is active, and since when."""
+
+    space: str
+    changed_at: datetime | None
+    is_switch: bool
+    """Whether another space may have been active before: then ``posts.embedding`` may hold its vectors still."""
+
+
+async def active_pointer(store: Store) -> Pointer | None:
+    """The pointer to the active space; None before the first space was made active. Raises Outage."""
+    found = (await store.find(SPACES_COLLECTION, [ACTIVE])).get(ACTIVE)
+    if found is None:
+        return None
+    changed_at = found.get("changedAt")
+    moment = changed_at if isinstance(changed_at, datetime) else None
+    return Pointer(str(found["space"]), moment, bool(found.get("switched")))
 
 
 async def active_space(store: Store) -> Space | None:
@@ -83,7 +103,8 @@ async def active_space(store: Store) -> Space | None:
 
 
 async def activate(store: Store, name: str) -> None:
-    """Point to ``name`` instead of the space that is active now, atomically.
+    """Point to ``name`` instead of the space that is active now, atomically. ``posts.embedding`` of older posts is
+    brought along afterwards (:func:`feedmill.spaces.posts.copy_embeddings`).
 
     Raises:
         ModelError: the space was never registered, or is being dropped.
@@ -199,7 +220,7 @@ async def _info(store: Store, document: Document, active: str | None) -> SpaceIn
 
 
 def _pointing_to(name: str, where: Mapping[str, Any] | None = None) -> Write:
-    update = {"$set": {"space": name}, "$currentDate": {"changedAt": True}}
+    update = {"$set": {"space": name, "switched": True}, "$currentDate": {"changedAt": True}}
     return Write(ACTIVE, update, upsert=where is None, where=where or {})
 
 

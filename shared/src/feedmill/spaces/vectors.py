@@ -29,7 +29,8 @@ Vector = bytes
 FLOAT32_BYTES = 4
 
 _log = logging.getLogger(__name__)
-_NO_VECTOR = {"contentHash": {"$exists": False}}
+NO_VECTOR = {"contentHash": {"$exists": False}}
+"""Holds for a document without a vector, and so lets an upsert make one but change none."""
 _HEADER = BinaryVectorDtype.FLOAT32.value + b"\x00"  # element type and padding, as Binary.from_vector writes them
 
 
@@ -255,18 +256,18 @@ async def _write_sound(
 def _vector_update(write: VectorWrite, where: Mapping[str, Any] | None = None) -> Write:
     fields = {"vector": Binary(_HEADER + write.vector, VECTOR_SUBTYPE), "contentHash": write.content_hash}
     update = {"$set": fields, "$currentDate": {"updatedAt": True}}
-    return Write(write.id, update, upsert=where is None or where == _NO_VECTOR, where=where or {})
+    return Write(write.id, update, upsert=where is None or where == NO_VECTOR, where=where or {})
 
 
 def _unmoved(seen: ContentState | None) -> Mapping[str, Any]:
     # With the time: the hash alone would not show that the content went to another and back since.
-    return {"contentHash": seen.content_hash, "updatedAt": seen.updated_at} if seen else _NO_VECTOR
+    return {"contentHash": seen.content_hash, "updatedAt": seen.updated_at} if seen else NO_VECTOR
 
 
 def _post_update(
     write: VectorWrite, error: MessageError | None, *, upsert: bool = False, where: Mapping[str, Any] | None = None
 ) -> Write:
-    numbers = [] if error else _numbers(write.vector).tolist()
+    numbers = [] if error else as_numbers(write.vector).tolist()
     return Write(write.id, {"$set": {"embedding": numbers}}, upsert=upsert, where=where or {})
 
 
@@ -278,12 +279,13 @@ def _vector_error(space: Space, write: VectorWrite) -> Reject | None:
     if len(write.vector) != space.dimensions * FLOAT32_BYTES:
         got = len(write.vector) / FLOAT32_BYTES
         return Reject("bad_vector", f"the vector has {got:g} numbers: expected {space.dimensions} for {space.name}")
-    if not math.isfinite(sum(_numbers(write.vector))):
+    if not math.isfinite(sum(as_numbers(write.vector))):
         return Reject("bad_vector", "the vector holds NaN or an infinity: expected finite numbers")
     return None
 
 
-def _numbers(vector: Vector) -> array[float]:
+def as_numbers(vector: Vector) -> array[float]:
+    """What ``posts.embedding`` is made of."""
     numbers = array("f", vector)
     if sys.byteorder == "big":
         numbers.byteswap()

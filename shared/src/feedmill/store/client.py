@@ -155,10 +155,11 @@ class Store:
         async with self._call("count"):
             return int(await self._database[collection].estimated_document_count())
 
-    async def delete(self, collection: str, ids: Iterable[PostId]) -> None:
-        """Remove those of ``ids`` that are there. Raises Outage."""
+    async def delete(self, collection: str, ids: Iterable[PostId], where: Mapping[str, Any] | None = None) -> int:
+        """Remove those of ``ids`` that are there and for which ``where`` holds; answer how many. Raises Outage."""
         async with self._call("delete"):
-            await self._database[collection].delete_many({"_id": {"$in": list(ids)}})
+            done = await self._database[collection].delete_many({**(where or {}), "_id": {"$in": list(ids)}})
+            return int(done.deleted_count)
 
     async def drop(self, collection: str) -> None:
         """Remove a collection with its indexes; one that does not exist doesn't matter. Raises Outage."""

@@ -1,7 +1,8 @@
 """``feedmill-encode`` (or ``python -m feedmill_encode``): run the encode worker until SIGTERM.
 
 ``feedmill-encode spaces`` lists, switches and removes embedding spaces; ``feedmill-encode backfill`` fills the
-configured model's space from the stored posts.
+configured model's space from the stored posts; ``feedmill-encode export-onnx`` makes what
+``FEEDMILL_BACKEND=onnx`` runs.
 """
 
 import sys
@@ -27,7 +28,12 @@ def main() -> None:
         from feedmill_encode.backfill.command import run_backfill
 
         run_backfill(arguments)
-    run_worker(KIND, more="feedmill-encode spaces --help and feedmill-encode backfill --help: its other commands")
+    if command == ["export-onnx"]:
+        from feedmill.models.exports.command import export_onnx
+        from feedmill_encode import DEFAULT_MODEL
+
+        sys.exit(export_onnx("encode", DEFAULT_MODEL, arguments))
+    run_worker(KIND, more="other commands: feedmill-encode spaces, backfill and export-onnx; each has a --help")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -13,6 +14,8 @@ from feedmill.store.opening import open_store
 from feedmill.worker import MODEL, WorkerKind
 from feedmill_encode import DEFAULT_MODEL
 from feedmill_encode.handler import EncodeHandler
+from feedmill_encode.settings import UpkeepSettings
+from feedmill_encode.upkeep.task import end, keep_up
 
 
 @asynccontextmanager
@@ -22,6 +25,7 @@ async def open_handler(instruments: Instruments) -> AsyncIterator[EncodeHandler]
 
     model_settings = read(ModelSettings)
     store_settings = read(StoreSettings)
+    upkeep_settings = read(UpkeepSettings)
     is_shadow = read(RoutingSettings).role == "shadow"
 
     def load() -> SentenceEncoder:
@@ -34,10 +38,14 @@ async def open_handler(instruments: Instruments) -> AsyncIterator[EncodeHandler]
     async with open_store(store_settings, "feedmill-encode") as store:
         missing = instruments.metrics.missing.inc
         handler = EncodeHandler(encoder, store, model_settings.max_text_chars, missing, is_shadow=is_shadow)
+        upkeep = asyncio.create_task(keep_up(store, upkeep_settings), name="upkeep")
         try:
             yield handler
         finally:
+            await end(upkeep)
             handler.close()
 
 
-KIND = WorkerKind(ENCODE, open_handler, dependencies=("database",), groups=(StoreSettings, ModelSettings))
+KIND = WorkerKind(
+    ENCODE, open_handler, dependencies=("database",), groups=(StoreSettings, ModelSettings, UpkeepSettings)
+)

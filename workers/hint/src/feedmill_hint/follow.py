@@ -92,6 +92,7 @@ class Follower:
             "probes": mirror.growth.probes,
             "recall": mirror.growth.recall,
             "next_space": self._next.mirror.space.name if self._next else None,
+            "next_problem": self._next.mirror.problem if self._next else None,
             "missing": self.missing(),
         }
 
@@ -158,9 +159,15 @@ class Follower:
         await self._stop(former)
 
     def _start(self, space: Space) -> _Running:
-        mirror = SpaceMirror(self._store, space, self._settings)
+        former = self._current.mirror.index if self._current else None
+        mirror = SpaceMirror(self._store, space, self._settings, lambda: self._taken_by(former))
         task = asyncio.create_task(mirror.run(), name=f"mirror {space.name}")
         return _Running(mirror, Snapshot(space, mirror.index), task)
+
+    def _taken_by(self, former: Index | None) -> int:
+        """Memory of the index that answers while the next one is made, until that has taken its place."""
+        is_there = former is not None and self._current is not None and self._current.mirror.index is former
+        return former.bytes_used() if former is not None and is_there else 0
 
     async def _stop(self, *running: _Running | None) -> None:
         for entry in running:

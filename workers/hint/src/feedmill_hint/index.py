@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -48,8 +48,12 @@ class VectorIndex:
     long as a search takes: call them in a thread, not on an event loop.
     """
 
-    def __init__(self, dimensions: int, limits: IndexLimits | None = None) -> None:
+    def __init__(
+        self, dimensions: int, limits: IndexLimits | None = None, taken: Callable[[], int] = lambda: 0
+    ) -> None:
+        """``taken``: bytes of ``limits.max_bytes`` that another index has, now."""
         self.dimensions = dimensions
+        self._taken = taken
         self._limits = limits or IndexLimits()
         self._lock = SharedLock()
         self._parts: list[ExactPart | IvfPart] = [ExactPart(dimensions)]
@@ -250,10 +254,14 @@ class VectorIndex:
         limit = self._limits.max_bytes
         count = len(self) + max(0, more)
         needed = count * bytes_per_vector(self.dimensions, exact=count < self._limits.exact_below)
-        if limit and more > 0 and needed > limit:
+        if not limit or more <= 0:
+            return
+        room = limit - self._taken()
+        if needed > room:
+            beside = f", less what the index takes that answers meanwhile: {room >> 20} MiB" if room < limit else ""
             raise IndexFull(
                 f"{count} vectors of {self.dimensions} dimensions need about {needed >> 20} MiB: expected at most "
-                f"{limit >> 20} MiB (FEEDMILL_INDEX_MAX_BYTES, or the container's memory limit)"
+                f"{limit >> 20} MiB (FEEDMILL_INDEX_MAX_BYTES, or the container's memory limit){beside}"
             )
 
 

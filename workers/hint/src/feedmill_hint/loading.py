@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -51,12 +51,12 @@ def check_engine(settings: FollowSettings) -> None:
         open_qdrant(settings.qdrant_url, settings.qdrant_api_key.get_secret_value()).close()
 
 
-def make_index(space: Space, settings: FollowSettings) -> Index:
-    """The index that the settings ask for, empty. Raises SettingsError."""
+def make_index(space: Space, settings: FollowSettings, taken: Callable[[], int] = lambda: 0) -> Index:
+    """The index that the settings ask for, empty; ``taken``: memory that another one has. Raises SettingsError."""
     if settings.index_engine == "qdrant":
         client = open_qdrant(settings.qdrant_url, settings.qdrant_api_key.get_secret_value())
         return QdrantIndex(client, space.name, space.dimensions)
-    return VectorIndex(space.dimensions, IndexLimits(settings.index_exact_below, memory_limit(settings)))
+    return VectorIndex(space.dimensions, IndexLimits(settings.index_exact_below, memory_limit(settings)), taken)
 
 
 async def learn_lists(store: Store, space: Space, index: Index) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -58,9 +58,12 @@ class SpaceMirror:
     from where it was.
     """
 
-    def __init__(self, store: Store, space: Space, settings: FollowSettings) -> None:
+    def __init__(
+        self, store: Store, space: Space, settings: FollowSettings, taken: Callable[[], int] = lambda: 0
+    ) -> None:
+        """``taken``: memory of the index that answers while this one is made."""
         self.space = space
-        self.index = make_index(space, settings)
+        self.index = make_index(space, settings, taken)
         self.growth = Growth(self.index, settings)
         self.loaded = asyncio.Event()
         self.problem: str | None = None

@@ -19,7 +19,7 @@ class FollowSettings(Group):
         "auto", description="stream, poll, or auto: the database's change stream where it has one, else polling"
     )
     space_poll_seconds: Seconds = Field(2.0, description="how often the pointer to the active space is read")
-    index_poll_seconds: Seconds = Field(2.0, description="polling: how often new and changed vectors are asked for")
+    index_poll_seconds: Seconds = Field(1.0, description="polling: how often new and changed vectors are asked for")
     index_overlap_seconds: Seconds = Field(
         10.0, description="polling: how far each poll reaches back, for writes that became visible late"
     )

@@ -1,6 +1,7 @@
 """``feedmill-toxic`` (or ``python -m feedmill_toxic``): run the toxic worker until SIGTERM.
 
-``feedmill-toxic evaluate`` measures the configured model on labelled comments instead.
+``feedmill-toxic evaluate`` measures the configured model on labelled comments instead; ``feedmill-toxic export-onnx``
+makes what ``FEEDMILL_BACKEND=onnx`` runs.
 """
 
 import sys
@@ -21,7 +22,12 @@ def main() -> None:
         from feedmill_toxic.evaluation.command import evaluate
 
         sys.exit(evaluate(sys.argv[2:]))
-    run_worker(KIND)
+    if sys.argv[1:2] == ["export-onnx"]:
+        from feedmill.models.exports.command import export_onnx
+        from feedmill_toxic import DEFAULT_MODEL
+
+        sys.exit(export_onnx("toxic", DEFAULT_MODEL, sys.argv[2:]))
+    run_worker(KIND, more="other commands: feedmill-toxic evaluate and export-onnx; each has a --help")
 
 
 if __name__ == "__main__":

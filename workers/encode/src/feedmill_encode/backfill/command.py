@@ -28,7 +28,7 @@ from feedmill.spaces import Space, ensure_active, note_counts, register_space
 from feedmill.store import Store
 from feedmill.store.opening import open_store
 from feedmill_encode import DEFAULT_MODEL
-from feedmill_encode.backfill.filling import RANGE_POSTS, Filler, Keeper, Pace
+from feedmill_encode.backfill.filling import RANGE_POSTS, Filler, Keeper, Pace, positive
 from feedmill_encode.backfill.ledger import Ledger, Progress
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--rate", type=_positive, metavar="POSTS_PER_SECOND", help="posts encoded a second at most (default: no limit)")
+    add("--rate", type=positive, metavar="POSTS_PER_SECOND", help="posts encoded a second at most (default: no limit)")
     add("--batch", type=_whole, default=64, metavar="N", help="posts encoded at once (default: %(default)s)")
     add(
         "--worker-id",
@@ -85,13 +85,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     add(
         "--stale-seconds",
-        type=_positive,
+        type=positive,
         default=30.0,
         help="posts in the hands of a process that has been silent for so long are taken over (default: %(default)s)",
     )
     add(
         "--give-up-seconds",
-        type=_positive,
+        type=positive,
         default=600.0,
         help="how long a database that is away is waited for (default: %(default)s)",
     )
@@ -238,13 +238,6 @@ def _print(options: argparse.Namespace, space: Space, progress: Progress, filler
         text = f"space {space.name} is {end}; by this process: {what}"
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
-
-
-def _positive(text: str) -> float:
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"expected a number above 0, got {text}")
-    return value
 
 
 def _whole(text: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -156,6 +157,14 @@ class Keeper:
             with suppress(Outage):  # the work meets it as well
                 async with self._turn:
                     self.lease = await self._ledger.keep(self.lease)
+
+
+def positive(text: str) -> float:
+    """A rate or a time on a command line."""
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected a number above 0, got {text}")
+    return value
 
 
 def _is_due(seen: ContentState | None) -> bool:

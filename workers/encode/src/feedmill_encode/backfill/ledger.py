@@ -5,6 +5,8 @@ alone, so that any number of processes can share the work and none of them is ne
 
     backfill: {state, done, total, updatedAt, after: <id>, leases: {<key>: {after, upto, posts, owner, beat}}}
 
+Other work on all posts is shared in the same way, under another field and once for each occasion (``of``).
+
 ``after`` is the frontier: up to there every post is done or in a lease. Strings come before ObjectIds, as in BSON's
 order. A lease is kept by counting up its ``beat``; one whose beat has stood still for a while, by the watcher's own
 clock, belongs to a process that is gone, and is taken over. So no clocks are compared.
@@ -16,6 +18,7 @@ import time
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from bson import ObjectId
@@ -31,7 +34,7 @@ FIRST_OBJECT_ID: PostId = ObjectId(b"\x00" * 12)
 PAGE_IDS = 10_000
 """Ids asked for at once: many ranges for one question."""
 
-_STAMP = {"backfill.updatedAt": True}
+BACKFILL = "backfill"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,37 +57,53 @@ class Progress:
 
 
 class Ledger:
-    """One process's view of a space's backfill. Every method raises Outage."""
+    """One process's view of a space's backfill, or of the work under another ``field``. Every method raises Outage."""
 
-    def __init__(self, store: Store, space: Space, owner: str, stale_seconds: float) -> None:
+    def __init__(
+        self,
+        store: Store,
+        space: Space,
+        owner: str,
+        stale_seconds: float,
+        field: str = BACKFILL,
+        of: datetime | None = None,
+    ) -> None:
+        """``of``: the occasion. Done once, it is not begun again. None: :meth:`begin` always does."""
         self._store = store
         self._space = space
         self._owner = owner
         self._stale_seconds = stale_seconds
+        self._field = field
+        self._of = of
+        self._stamp = {f"{field}.updatedAt": True}
         self._ahead: list[PostId] = []
         self._watched: dict[str, tuple[int, float]] = {}
 
     async def begin(self) -> None:
         """Join the backfill that is running, or begin a new one. Raises ModelError for a space that is unknown."""
-        document = await self._document()
-        if document.get("backfill", {}).get("state") == "running":
+        known = await self._entry()
+        if known.get("of") == self._of and (known.get("state") == "running" or self._of is not None):
             return
         fresh = {"state": "running", "done": 0, "total": await self._posts(), "after": FIRST_STRING, "leases": {}}
-        fields = {f"backfill.{key}": value for key, value in fresh.items()}
-        update = {"$set": {**fields, "state": "backfilling"}, "$currentDate": _STAMP}
-        await self._update({"backfill.state": document.get("backfill", {}).get("state")}, update)
+        fields = {f"{self._field}.{key}": value for key, value in {**fresh, "of": self._of}.items()}
+        update = {"$set": {**fields, **self._state_of_space("backfilling")}, "$currentDate": self._stamp}
+        await self._update({f"{self._field}.{key}": known.get(key) for key in ("state", "of")}, update)
 
     async def progress(self) -> Progress:
-        backfill = (await self._document()).get("backfill", {})
-        return Progress(backfill.get("state") == "done", backfill.get("done", 0), backfill.get("total", 0))
+        entry = await self._entry()
+        return Progress(entry.get("state") == "done", entry.get("done", 0), entry.get("total", 0))
+
+    async def occasion(self) -> datetime | None:
+        """What was begun last, or done."""
+        return (await self._entry()).get("of")
 
     async def claim(self, posts: int) -> Lease | None:
         """The next ``posts`` posts, or those of a process that is gone; None: all that is left is in good hands."""
         while True:
-            backfill = (await self._document()).get("backfill", {})
-            if backfill.get("state") != "running":
+            entry = await self._entry()
+            if entry.get("state") != "running":
                 return None
-            frontier, leases = backfill["after"], backfill["leases"]
+            frontier, leases = entry["after"], entry["leases"]
             if abandoned := self._abandoned(leases):
                 if lease := await self._take_over(abandoned, leases[abandoned]):
                     return lease
@@ -94,7 +113,8 @@ class Ledger:
                 if lease := await self._advance(frontier, ids):
                     return lease
             elif isinstance(frontier, str):
-                await self._update({"backfill.after": frontier}, {"$set": {"backfill.after": FIRST_OBJECT_ID}})
+                after = f"{self._field}.after"
+                await self._update({after: frontier}, {"$set": {after: FIRST_OBJECT_ID}})
             elif leases:
                 return None
             else:
@@ -106,20 +126,20 @@ class Ledger:
 
     async def keep(self, lease: Lease) -> Lease | None:
         """Show that this process lives; None where another one has taken the lease over."""
-        place = f"backfill.leases.{lease.key}.beat"
+        place = f"{self._place(lease.key)}.beat"
         if await self._update({place: lease.beat}, {"$set": {place: lease.beat + 1}}):
             return Lease(lease.key, lease.after, lease.upto, lease.beat + 1)
         return None
 
     async def complete(self, lease: Lease, posts: int) -> bool:
         """Note that ``posts`` more posts are done; False where the lease was taken over: then nothing is noted."""
-        place = f"backfill.leases.{lease.key}"
-        update = {"$unset": {place: ""}, "$inc": {"backfill.done": posts}, "$currentDate": _STAMP}
+        place = self._place(lease.key)
+        update = {"$unset": {place: ""}, "$inc": {f"{self._field}.done": posts}, "$currentDate": self._stamp}
         return await self._update({f"{place}.beat": lease.beat}, update)
 
     async def release(self, lease: Lease) -> None:
         """Give a lease back unfinished: the next one to look takes it over at once."""
-        place = f"backfill.leases.{lease.key}"
+        place = self._place(lease.key)
         await self._update({f"{place}.beat": lease.beat}, {"$set": {f"{place}.owner": ""}})
 
     def _abandoned(self, leases: Mapping[str, Any]) -> str | None:
@@ -134,7 +154,7 @@ class Ledger:
         return None
 
     async def _take_over(self, key: str, lease: Mapping[str, Any]) -> Lease | None:
-        place, beat = f"backfill.leases.{key}", lease["beat"] + 1
+        place, beat = self._place(key), lease["beat"] + 1
         update = {"$set": {f"{place}.owner": self._owner, f"{place}.beat": beat}}
         taken = await self._update({f"{place}.beat": lease["beat"]}, update)
         return Lease(key, lease["after"], lease["upto"], beat) if taken else None
@@ -149,20 +169,30 @@ class Ledger:
     async def _advance(self, frontier: PostId, ids: Sequence[PostId]) -> Lease | None:
         key, upto = uuid.uuid4().hex[:12], ids[-1]
         lease = {"after": frontier, "upto": upto, "owner": self._owner, "beat": 0}
-        update = {"$set": {"backfill.after": upto, f"backfill.leases.{key}": lease}}
-        taken = await self._update({"backfill.state": "running", "backfill.after": frontier}, update)
+        state, after = f"{self._field}.state", f"{self._field}.after"
+        update = {"$set": {after: upto, self._place(key): lease}}
+        taken = await self._update({state: "running", after: frontier}, update)
         return Lease(key, frontier, upto, 0) if taken else None
 
     async def _finish(self, frontier: PostId) -> None:
         """Everything is done, unless a lease was taken since, which moves the frontier."""
-        backfill = (await self._document()).get("backfill", {})
-        where: dict[str, Any] = {"backfill.state": "running", "backfill.after": frontier, "backfill.leases": {}}
+        done = (await self._entry()).get("done", 0)
+        unchanged: dict[str, Any] = {"state": "running", "after": frontier, "leases": {}}
         # Posts come and go meanwhile: what was done is the better figure of how many there are.
-        update = {
-            "$set": {"backfill.state": "done", "backfill.total": backfill.get("done", 0), "state": "ready"},
-            "$currentDate": _STAMP,
-        }
-        await self._update(where, update)
+        fields = {f"{self._field}.state": "done", f"{self._field}.total": done, **self._state_of_space("ready")}
+        await self._update(
+            {f"{self._field}.{key}": value for key, value in unchanged.items()},
+            {"$set": fields, "$currentDate": self._stamp},
+        )
+
+    def _place(self, key: str) -> str:
+        return f"{self._field}.leases.{key}"
+
+    def _state_of_space(self, state: str) -> dict[str, str]:
+        return {"state": state} if self._field == BACKFILL else {}
+
+    async def _entry(self) -> dict[str, Any]:
+        return dict((await self._document()).get(self._field, {}))
 
     async def _posts(self) -> int:
         return await self._store.count(ENCODE.collection)
