@@ -42,7 +42,7 @@ def main() -> None:
             keep(options.json, results, f"throughput {options.throughput}", figures)
     if options.restart:
         with said(f"restart with {options.restart} vectors"):
-            figures = measure_restart(options.restart, options.fill, options.database)
+            figures = measure_restart(options.restart, options.fill, options.database, made=options.made_snapshot)
             if figures:
                 keep(options.json, results, f"restart {options.restart}", figures)
     if options.plot:
@@ -85,6 +85,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--first-messages", type=int, default=3, help="hints of that for the first system (default 3)")
     parser.add_argument("--restart", type=int, default=0, help="also a worker's restart on so many vectors, in 2 GiB")
     parser.add_argument("--fill", type=float, default=360.0, help="seconds to fill its database at most (default 360)")
+    parser.add_argument("--made-snapshot", action="store_true", help="for that: only from a snapshot, made here")
     parser.add_argument("--database", type=Path, help="folder of that database: kept, and filled on the next time")
     parser.add_argument("--queries", type=int, default=1024)
     parser.add_argument("--json", type=Path, default=Path(".cache/bench-hint.json"))

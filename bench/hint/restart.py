@@ -7,14 +7,18 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from pymongo import MongoClient
 
-from data import clustered
+from data import DIMENSIONS, clustered
+from feedmill.spaces import Space
+from feedmill_hint.snapshots import Position, save
 from feedmill_local.database import Database
 from feedmill_local.rabbitmq import RabbitNode
+from measure import build
 from stack import DATABASE, SPACE, Hint, fill, hint_worker, peak_mib, vector_documents
 
 GROUPS = Path("/sys/fs/cgroup/memory")
@@ -23,11 +27,12 @@ LIMIT_BYTES = 2 << 30
 CHANGED = 1000
 
 
-def measure_restart(count: int, fill_seconds: float, folder: Path | None) -> dict[str, Any]:
+def measure_restart(count: int, fill_seconds: float, folder: Path | None, *, made: bool) -> dict[str, Any]:
     """Fill a database for ``fill_seconds`` at most; start a worker without a snapshot, stop it, change some vectors,
     start it again. ``count`` vectors are aimed at; how many there are is in the figures.
 
     ``folder``: a database that is kept there. Nothing is measured before it is full, in as many runs as that takes.
+    ``made``: the snapshot is made here of the same vectors, for a database that takes too long to read them all from.
     """
     with tempfile.TemporaryDirectory() as name:
         node = RabbitNode.start(Path(name) / "rabbit", vhosts=["bench"])
@@ -42,8 +47,13 @@ def measure_restart(count: int, fill_seconds: float, folder: Path | None) -> dic
                 return {}
             figures: dict[str, Any] = {"vectors": vectors}
             settings = {"FEEDMILL_INDEX_SNAPSHOT_DIR": str(Path(name) / "snapshots"), "FEEDMILL_LOG_FORMAT": "text"}
+            # The embedded database reads everything to pick a sample, and answers nobody meanwhile.
+            settings["FEEDMILL_STORE_TIMEOUT_SECONDS"] = "180"
             settings["FEEDMILL_INDEX_MAX_BYTES"] = str(LIMIT_BYTES * 3 // 4)
-            for what in ("without_snapshot", "with_snapshot"):
+            if made:
+                _make_snapshot(database.uri, vectors, Path(name) / "snapshots")
+                _change_some(database.uri)
+            for what in ("with_snapshot",) if made else ("without_snapshot", "with_snapshot"):
                 with (
                     _limited() as group,
                     hint_worker(node.url("bench"), database.uri, settings, enter=group.enter) as it,
@@ -55,16 +65,37 @@ def measure_restart(count: int, fill_seconds: float, folder: Path | None) -> dic
                     figures |= group.figures(what)
                     print(it.said(), flush=True)
                 if what == "without_snapshot":
-                    with MongoClient[dict[str, Any]](database.uri) as client:
-                        stored = client[DATABASE][f"post_embeddings.{SPACE}"]
-                        ids = [document["_id"] for document in stored.find({}, {"_id": 1}).limit(CHANGED)]
-                        for document in vector_documents(ids, clustered(CHANGED, seed=2)):
-                            stored.replace_one({"_id": document["_id"]}, document)
+                    _change_some(database.uri)
             figures["changed_between"] = CHANGED
         finally:
             database.stop()
             node.stop()
     return figures
+
+
+def _change_some(uri: str) -> None:
+    with MongoClient[dict[str, Any]](uri) as client:
+        stored = client[DATABASE][f"post_embeddings.{SPACE}"]
+        ids = [document["_id"] for document in stored.find({}, {"_id": 1}).limit(CHANGED)]
+        for document in vector_documents(ids, clustered(CHANGED, seed=2)):
+            stored.replace_one({"_id": document["_id"]}, document)
+
+
+def _make_snapshot(uri: str, count: int, folder: Path) -> None:
+    """As a worker that had read everything would have left it: the vectors, and where the change stream goes on."""
+    with MongoClient[dict[str, Any]](uri) as client:
+        stored = client[DATABASE][f"post_embeddings.{SPACE}"]
+        ids = [document["_id"] for document in stored.find({}, {"_id": 1}).sort("_id", 1)]
+        with stored.watch(max_await_time_ms=500) as stream:
+            stream.try_next()
+            token = stream.resume_token
+    index, seconds = build(clustered(count)[: len(ids)], ids)
+    print(f"built in {seconds:.0f} s", flush=True)
+    part = index.inverted_file
+    if part is None:
+        raise RuntimeError("too few vectors for a snapshot")
+    position = Position(datetime.now(UTC), token)
+    save(folder, Space(SPACE, "bench", "r1", DIMENSIONS), part, index.made_for, position)
 
 
 class _Group:

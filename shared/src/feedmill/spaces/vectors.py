@@ -202,15 +202,13 @@ async def stream_vectors(store: Store, space: Space) -> AsyncGenerator[list[Stor
             yield sound
 
 
-async def sample_vectors(store: Store, space: Space, size: int) -> list[Vector]:
-    """``size`` of the vectors by chance, or a few less: documents without a sound vector are left out. Raises Outage,
-    also where the server needs too long for it."""
-    found: list[Vector] = []
+async def sample_vectors(store: Store, space: Space, size: int) -> AsyncGenerator[list[Vector], None]:
+    """``size`` of the vectors by chance, or a few less, in lists: documents without a sound vector are left out. Raises
+    Outage, also where the server needs too long for it."""
     async with aclosing(store.sample(space.collection, size, {"vector": 1})) as batches:
         async for batch in batches:
             stored = (_stored(document, space.dimensions) for document in batch)
-            found.extend(entry.vector for entry in stored if entry is not None)
-    return found
+            yield [entry.vector for entry in stored if entry is not None]
 
 
 async def stream_ids(store: Store, space: Space) -> AsyncGenerator[list[PostId], None]:

@@ -117,9 +117,15 @@ class VectorIndex:
 
     def begin(self, sample: Matrix) -> None:
         """Learn an empty index's lists from ``sample`` (``[n, dimensions]``): then it is filled in place, without a
-        float32 copy of its first vectors, and knows the topics of all of them. Takes seconds."""
-        units = unit_rows(sample[usable(sample)], self.dimensions)
-        if not len(units):
+        float32 copy of its first vectors, and knows the topics of all of them. Takes seconds; overwrites ``sample``."""
+        kept = 0
+        for start in range(0, len(sample), MOVED_AT_ONCE):  # in place: it is as large as a small index
+            rows = sample[start : start + MOVED_AT_ONCE]
+            units = unit_rows(rows[usable(rows)], self.dimensions)
+            sample[kept : kept + len(units)] = units
+            kept += len(units)
+        units = sample[:kept]
+        if not kept:
             return
         part = IvfPart.trained(units, min(lists_for(self._expected), len(units)))
         with self._lock.alone():

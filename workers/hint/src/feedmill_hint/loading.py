@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -68,15 +68,19 @@ async def learn_lists(store: Store, space: Space, index: Index) -> None:
     if not isinstance(index, VectorIndex) or not size:
         return
     began = time.monotonic()
+    sample, found = np.empty((size, space.dimensions), np.float32), 0
     try:
-        vectors = await sample_vectors(store, space, size)
+        async with aclosing(sample_vectors(store, space, size)) as batches:
+            async for batch in batches:
+                rows = np.frombuffer(b"".join(batch), "<f4").reshape(-1, space.dimensions)[: size - found]
+                sample[found : found + len(rows)] = rows
+                found += len(rows)
     except Outage as error:
         _log.warning("no sample to learn the index's lists from: space=%s error=%s", space.name, error)
         return
-    sample = np.frombuffer(b"".join(vectors), "<f4").astype(np.float32, copy=False).reshape(-1, space.dimensions)
-    await asyncio.to_thread(index.begin, sample)
+    await asyncio.to_thread(index.begin, sample[:found])
     seconds = time.monotonic() - began
-    _log.info("the index's lists are learnt: space=%s sample=%d seconds=%.1f", space.name, len(vectors), seconds)
+    _log.info("the index's lists are learnt: space=%s sample=%d seconds=%.1f", space.name, found, seconds)
 
 
 @asynccontextmanager

@@ -80,6 +80,7 @@ class SpaceMirror:
         self._token: Mapping[str, Any] | None = None
         self._window: _Window | None = None
         self._newest: datetime | None = None
+        self._tried_sample = False
         self._snapshots = SnapshotKeeper(self.index, space, settings)
 
     @property
@@ -199,7 +200,9 @@ class SpaceMirror:
         """Read all vectors, the next ones while the last ones are put in; forget those that are gone."""
         self.expected = await self._store.count(self.space.collection)
         self.index.expect(self.expected)
-        await learn_lists(self._store, self.space, self.index)
+        if not self._tried_sample:  # once: a server that was too slow for it may still be busy with it
+            self._tried_sample = True
+            await learn_lists(self._store, self.space, self.index)
         before = await asyncio.to_thread(self.index.ids)
         newest: datetime | None = None
         progress = Progress(self.space.name, self.expected)
