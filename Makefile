@@ -93,10 +93,10 @@ lock: setup-dev ## Write requirements/*.txt from what is installed (how to renew
 train-toxic: setup ## Train the toxic worker's default model again (the data: models/toxic)
 	@$(BIN)/python models/toxic/train.py $(ARGS)
 
-bench: setup-dev ## Measure encode against the system that it replaces (minutes; installs sentence-transformers apart)
+bench: setup-dev ## Measure the workers against the system that they replace and their peers (installs those apart; ARGS=--help)
 	@$(BIN)/python bench/throughput $(ARGS)
 
-bench-quick: setup-dev ## Prove that the measurement runs: seconds, no installs, figures of no meaning
+bench-quick: setup-dev ## Prove that the measurement runs: no installs, figures of no meaning
 	@$(BIN)/python bench/throughput --quick
 
 bench-hint: setup-dev ## Measure the hint worker's index: bench/hint (minutes; ARGS=--quick: seconds)
