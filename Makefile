@@ -132,8 +132,6 @@ _images-from-nothing:
 	@$(MAKE) --no-print-directory image-base
 	@$(MAKE) --no-print-directory images PYTHON_IMAGE=feedmill-python:local BUILD_IMAGE=feedmill-build:local \
 	  IMAGE_ARGS="--network host $(IMAGE_ARGS)"
-	@$(MAKE) --no-print-directory images-onnx PYTHON_IMAGE=feedmill-python:local BUILD_IMAGE=feedmill-build:local \
-	  IMAGE_ARGS="--network host $(IMAGE_ARGS)"
 	@$(MAKE) --no-print-directory test-images
 
 sbom: ## Write a CycloneDX bill of materials of each image to .cache/sbom
