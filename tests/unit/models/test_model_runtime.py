@@ -98,3 +98,15 @@ def test_choosing_a_model_loads_no_torch() -> None:
     """The hint worker has no torch, and settings are checked before it is paid for."""
     code = "import feedmill.models.classifier, sys; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("sees", "device", "expected"), [(True, "auto", "cuda"), (False, "auto", "cpu"), (True, "cpu", "cpu")]
+)
+def test_cuda_is_taken_where_torch_sees_it(
+    monkeypatch: pytest.MonkeyPatch, sees: bool, device: str, expected: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: sees)
+    runtime = make_runtime(model_settings().model_copy(update={"device": device}))
+    assert runtime.device.type == expected
+    assert runtime.lanes == 1 or expected == "cpu"

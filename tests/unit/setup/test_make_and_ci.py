@@ -69,7 +69,7 @@ def test_ci_runs_the_steps_in_order_without_a_terminal(ci):
     done = ci('echo "$1 CI=$CI input=$(wc -c)"')
     assert done.returncode == 0, done.stderr
     steps = [line for line in done.stdout.splitlines() if not line.startswith("ci: ")]
-    assert steps == [f"{step} CI=true input=0" for step in ("setup-dev", "lint", "test", "ci-images")]
+    assert steps == [f"{step} CI=true input=0" for step in ("setup-dev", "lint", "test", "bench-quick", "ci-images")]
 
 
 def test_ci_stops_at_the_first_failure_with_its_status(ci, tmp_path):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
+from feedmill.errors import Outage
 from feedmill.settings import StoreSettings
 from feedmill.store.client import Store
 
@@ -17,3 +19,19 @@ async def open_store(settings: StoreSettings, app_name: str) -> AsyncIterator[St
         yield store
     finally:
         await store.close()
+
+
+@asynccontextmanager
+async def connecting(store: Store) -> AsyncIterator[None]:
+    """Connect to the database while the block runs: a model loads. A failure is for a later call to tell."""
+    task = asyncio.create_task(_reach(store), name="connect-database")
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+async def _reach(store: Store) -> None:
+    with suppress(Outage):
+        await store.ping()

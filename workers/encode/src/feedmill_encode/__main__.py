@@ -7,9 +7,11 @@ configured model's space from the stored posts; ``feedmill-encode export-onnx`` 
 
 import sys
 
+from feedmill.memory import reuse_blocks
 from feedmill.starting import prepare
 
 prepare()
+reuse_blocks()
 
 from feedmill.worker import run_worker  # noqa: E402 (the imports are what takes long)
 from feedmill_encode.worker import KIND  # noqa: E402

@@ -10,7 +10,7 @@ from feedmill.contract import ENCODE
 from feedmill.instruments import Instruments
 from feedmill.lane import run_blocking
 from feedmill.settings import ModelSettings, RoutingSettings, StoreSettings, read
-from feedmill.store.opening import open_store
+from feedmill.store.opening import connecting, open_store
 from feedmill.worker import MODEL, WorkerKind
 from feedmill_encode import DEFAULT_MODEL
 from feedmill_encode.handler import EncodeHandler
@@ -20,7 +20,7 @@ from feedmill_encode.upkeep.task import end, keep_up
 
 @asynccontextmanager
 async def open_handler(instruments: Instruments) -> AsyncIterator[EncodeHandler]:
-    """Load the encoder, then open the store."""
+    """Load the encoder and connect to the database meanwhile."""
     from feedmill.models.encoder import SentenceEncoder, load_encoder
 
     model_settings = read(ModelSettings)
@@ -34,8 +34,9 @@ async def open_handler(instruments: Instruments) -> AsyncIterator[EncodeHandler]
         return encoder
 
     instruments.health.set(MODEL, "loading")
-    encoder = await run_blocking(load, "load-model")
     async with open_store(store_settings, "feedmill-encode") as store:
+        async with connecting(store):
+            encoder = await run_blocking(load, "load-model")
         missing = instruments.metrics.missing.inc
         handler = EncodeHandler(encoder, store, model_settings.max_text_chars, missing, is_shadow=is_shadow)
         upkeep = asyncio.create_task(keep_up(store, upkeep_settings), name="upkeep")

@@ -6,9 +6,11 @@ makes what ``FEEDMILL_BACKEND=onnx`` runs.
 
 import sys
 
+from feedmill.memory import reuse_blocks
 from feedmill.starting import prepare
 
 prepare()
+reuse_blocks()
 
 from feedmill.worker import run_worker  # noqa: E402 (the imports are what takes long)
 from feedmill_toxic.worker import KIND  # noqa: E402

@@ -9,7 +9,7 @@ from feedmill.contract import TOXIC
 from feedmill.instruments import Instruments
 from feedmill.lane import run_blocking
 from feedmill.settings import ModelSettings, RoutingSettings, StoreSettings, read
-from feedmill.store.opening import open_store
+from feedmill.store.opening import connecting, open_store
 from feedmill.worker import MODEL, WorkerKind
 from feedmill_toxic import DEFAULT_MODEL
 from feedmill_toxic.handler import ToxicHandler
@@ -18,7 +18,7 @@ from feedmill_toxic.language import identify
 
 @asynccontextmanager
 async def open_handler(instruments: Instruments) -> AsyncIterator[ToxicHandler]:
-    """Load the classifier, then open the store."""
+    """Load the classifier and connect to the database meanwhile."""
     from feedmill.models.classifier import LoadedClassifier, load_classifier
 
     model_settings = read(ModelSettings)
@@ -33,8 +33,9 @@ async def open_handler(instruments: Instruments) -> AsyncIterator[ToxicHandler]:
         return loaded
 
     instruments.health.set(MODEL, "loading")
-    loaded = await run_blocking(load, "load-model")
     async with open_store(store_settings, "feedmill-toxic") as store:
+        async with connecting(store):
+            loaded = await run_blocking(load, "load-model")
         metrics = instruments.metrics
         handler = ToxicHandler(
             loaded, store, model_settings.max_text_chars, metrics.missing.inc, metrics.verdict, stores=not is_shadow
