@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from yarl import URL
 
-from feedmill.broker.transport import MAX_GATHERED_BYTES, GatheringWriter
+from feedmill.broker.transport import MAX_GATHERED_BYTES, GatheringConnection, GatheringWriter
 
 
 class Wire(asyncio.WriteTransport):
@@ -108,3 +110,24 @@ def test_every_byte_is_sent_once_and_in_order(steps: Sequence[bytes | None]) -> 
         assert b"".join(wire.sent) == b"".join(step for step in steps if step is not None)
 
     asyncio.run(main())
+
+
+@pytest.mark.filterwarnings("error")
+async def test_a_connection_given_up_is_closed_whatever_thread_collects_it() -> None:
+    """Found by both servers killed: the model's thread collected what the loop had given up."""
+    closed = asyncio.Event()
+
+    class Transport:
+        @property
+        def connection(self) -> Transport:
+            return self
+
+        async def close(self) -> None:
+            closed.set()
+
+    kept: list[Any] = [GatheringConnection(URL("amqp://nowhere/"))]
+    kept[0].transport = Transport()
+    thread = threading.Thread(target=kept.clear)
+    thread.start()
+    thread.join()
+    await asyncio.wait_for(closed.wait(), 10)

@@ -45,6 +45,12 @@ async def guard(what: str, timeout_seconds: float) -> AsyncIterator[None]:
         if task is not None and task.cancelling():
             raise
         raise SessionLost("closed", f"{what}: the channel was closed") from error
+    except Exception as error:
+        # What the client library throws into its own tasks where it knows no reason for the end (its reject_all): this
+        # class itself. Whatever is a subclass is a bug.
+        if type(error) is not Exception:
+            raise
+        raise SessionLost("closed", f"{what}: the channel was closed") from error
 
 
 def describe(error: BaseException | None) -> str:

@@ -8,12 +8,17 @@ as soon as a turn adds nothing, what there is goes out.
 from __future__ import annotations
 
 import asyncio
+import logging
+from contextlib import suppress
 from typing import Any
 
 from aio_pika.connection import Connection
+from aiormq.abc import AbstractConnection
 from aiormq.connection import SSLContextProvider, TransportFactory
 from aiormq.exceptions import AMQPConnectionError
 from yarl import URL
+
+log = logging.getLogger(__name__)
 
 MAX_GATHERED_BYTES = 65_536
 """From here on nothing is gained by waiting for more: a system call costs little against copying this much."""
@@ -25,6 +30,31 @@ class GatheringConnection(Connection):
     def __init__(self, url: URL, **kwargs: Any) -> None:
         super().__init__(url, **kwargs)
         self.kwargs["transport_factory"] = _Factory()
+
+    def __del__(self) -> None:
+        """Close a connection that was given up while it was being opened.
+
+        The library's own does that on whatever thread collects the object, which fails on any but the event loop's:
+        "coroutine was never awaited", and the connection stays open.
+        """
+        with suppress(AttributeError, RuntimeError):  # never opened; the loop is closed
+            if not self.is_closed and self.transport is not None:
+                self.loop.call_soon_threadsafe(_close_later, self.transport.connection)
+
+
+def _close_later(connection: AbstractConnection) -> None:
+    closing = asyncio.ensure_future(connection.close())
+    _closing.add(closing)  # the event loop itself keeps no more than a weak reference
+    closing.add_done_callback(_closed)
+
+
+def _closed(closing: asyncio.Future[None]) -> None:
+    _closing.discard(closing)
+    if not closing.cancelled() and (error := closing.exception()) is not None:
+        log.debug("connection not closed cleanly: %s", error)
+
+
+_closing: set[asyncio.Future[None]] = set()
 
 
 class GatheringWriter(asyncio.StreamWriter):
