@@ -1,4 +1,4 @@
-"""Runs under faults, with FAULTS=full (`make faults`); in every test run only the tests of the accounting itself."""
+"""Runs under faults: a short mix in every test run, the rest with FAULTS=full (`make faults`)."""
 
 from __future__ import annotations
 

@@ -286,7 +286,12 @@ def duplicate_keys(arena: Arena) -> None:
     """Every write meets a duplicate key, as upserts that race do; for less time than the retries last."""
     error = {"code": 11000, "errmsg": "E11000 duplicate key error (injected)"}
     arena.points.refuse_writes(
-        lambda frame: {"ok": 1.0, "n": 0, "writeErrors": [{"index": i, **error} for i in range(frame.count)]}
+        lambda frame: {
+            "ok": 1.0,
+            "n": 0,
+            "nModified": 0,
+            "writeErrors": [{"index": index, **error} for index in range(frame.count)],
+        }
     )
     _hold(arena, 3, 5)
     arena.points.refuse_writes(None)
