@@ -24,7 +24,13 @@ class GatheringConnection(Connection):
 
     def __init__(self, url: URL, **kwargs: Any) -> None:
         super().__init__(url, **kwargs)
-        self.kwargs["transport_factory"] = _Factory()
+        self._factory = _Factory()
+        self.kwargs["transport_factory"] = self._factory
+
+    def abort(self) -> None:
+        """Drop the socket, whatever became of it: one that stood as its opening was cancelled is nobody's to close."""
+        if self._factory.transport is not None:
+            self._factory.transport.abort()
 
 
 class GatheringWriter(asyncio.StreamWriter):
@@ -82,6 +88,9 @@ class GatheringWriter(asyncio.StreamWriter):
 class _Factory(TransportFactory):
     """What the client library's own factories do, with the other writer."""
 
+    def __init__(self) -> None:
+        self.transport: asyncio.Transport | None = None
+
     async def create(self, url: URL, **kwargs: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         provider: SSLContextProvider = kwargs.pop("ssl_context_provider")
         context = await provider.get_context() if url.scheme == "amqps" else None
@@ -94,4 +103,5 @@ class _Factory(TransportFactory):
             )
         except OSError as error:
             raise AMQPConnectionError(*error.args) from error
+        self.transport = transport
         return reader, GatheringWriter(transport, protocol, reader, loop)
