@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 
 from charts.tools import CHARTS, KEDA, MONITORING, Object, objects, one, pod_spec, program
 from charts.value_sets import EVERYTHING, HOST, MODELS, UMBRELLA_SETS, WORKERS, for_worker
-from feedmill.broker.session import CLOSE_TIMEOUT_SECONDS
+from feedmill.broker.connect import CLOSE_TIMEOUT_SECONDS
 from feedmill.contract import ROUTES
 from feedmill.health import Health
 from feedmill.metrics import MetricFamilies

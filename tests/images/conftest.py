@@ -12,29 +12,30 @@ from support.ci import in_ci
 from support.images import ENGINE_SECONDS, image
 from support.workers import Servers
 
-WORKERS = ("toxic", "encode", "hint")
+IMAGES = ("toxic", "encode", "hint")
+"""What a module needs that names nothing else as its own ``IMAGES``."""
 
 
-def problem() -> str | None:
+def problem(names: tuple[str, ...]) -> str | None:
     """What is missing to run the images; None where nothing is."""
     if shutil.which("docker") is None:
         return "there is no docker on the PATH"
-    for worker in WORKERS:
+    for name in names:
         found = subprocess.run(
-            ["docker", "image", "inspect", image(worker)],
+            ["docker", "image", "inspect", image(name)],
             capture_output=True,
             text=True,
             timeout=ENGINE_SECONDS,
             check=False,
         )
         if found.returncode:
-            return f"{found.stderr.strip()}: run make images"
+            return f"{found.stderr.strip()}: run make images{'-onnx' if name.endswith('-onnx') else ''}"
     return None
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _images() -> None:
-    missing = problem()
+@pytest.fixture(scope="module", autouse=True)
+def _images(request: pytest.FixtureRequest) -> None:
+    missing = problem(getattr(request.module, "IMAGES", IMAGES))
     if missing and in_ci():
         pytest.fail(f"needed in CI: {missing}", pytrace=False)
     if missing:

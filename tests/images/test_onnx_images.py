@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 
 import pytest
 
-from support.images import ENGINE_SECONDS, USER, docker, image, restricted
+from feedmill.contract import ROUTES
+from support.amqp import connect
+from support.images import USER, container, docker, image, restricted
+from support.workers import Servers
 
-WORKERS = ("toxic", "encode")
+IMAGES = ("toxic-onnx", "encode-onnx")
 LARGEST_MB = 420
 
 
-@pytest.fixture(params=WORKERS)
+@pytest.fixture(params=["toxic", "encode"])
 def name(request: pytest.FixtureRequest) -> str:
-    found = image(f"{request.param}-onnx")
-    done = subprocess.run(
-        ["docker", "image", "inspect", found], capture_output=True, timeout=ENGINE_SECONDS, check=False
-    )
-    if done.returncode:
-        pytest.skip(f"{found} is not there: run make images-onnx")
     return str(request.param)
 
 
@@ -68,3 +64,20 @@ def test_stays_small_and_restricted(name: str, record_property) -> None:
     )
     record_property("mb_over_the_base", own // 10**6)
     assert 0 < own // 10**6 <= LARGEST_MB
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_works_and_ends_as_the_chart_runs_it(servers: Servers, name: str, precision: str, record_property) -> None:
+    route = ROUTES[name]
+    ids = [f"{number:024x}" for number in range(40)]
+    with (
+        container(name, servers, variant="-onnx", FEEDMILL_ONNX_PRECISION=precision) as running,
+        connect(servers.rabbit_url) as client,
+    ):
+        record_property("start_to_ready_seconds", round(running.until_ready(), 1))
+        for number in ids:
+            client.publish(route.exchange, route.queue, {"_id": number, "content": f"post {number}, a few words"})
+        answers = client.take(route.result_queue, len(ids), 60)
+        assert sorted(answer.json["id" if name == "encode" else "commentId"] for answer in answers) == ids
+        record_property("peak_mb", running.peak_mb())
+        assert running.terminate() == 0, running.tail()

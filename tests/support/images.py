@@ -171,8 +171,8 @@ class WorkerContainer(Probed):
 
 
 @contextmanager
-def container(worker: str, servers: Servers, **settings: object) -> Iterator[WorkerContainer]:
-    """A worker's container, run as the chart would run it; removed at the end.
+def container(worker: str, servers: Servers, *, variant: str = "", **settings: object) -> Iterator[WorkerContainer]:
+    """A worker's container, run as the chart would run it; removed at the end. ``variant``: its image's, as "-onnx".
 
     It differs in the network alone: the host's, where the tests' servers are, so with a port of its own on loopback.
     """
@@ -187,7 +187,7 @@ def container(worker: str, servers: Servers, **settings: object) -> Iterator[Wor
     options = ("--detach", "--name", name, "--network", "host")
     started = time.monotonic()
     program, *arguments = pod.container["command"]
-    docker("run", *options, *pod.options(), *variables, "--entrypoint", program, image(worker), *arguments)
+    docker("run", *options, *pod.options(), *variables, "--entrypoint", program, image(worker + variant), *arguments)
     try:
         yield WorkerContainer(worker, name, port, pod.grace_seconds, started)
     finally:

@@ -67,6 +67,8 @@ class MetricFamilies:
         self.mirrored = counter("mirrored_total", "Copies for a candidate, by what became of them", "outcome")
         self.not_taken = counter("hand_overs_refused_total", "Messages that no candidate's queue took: handled here")
         self.compared = counter("shadow_compared_total", "Verdicts of a shadow against the stable worker's", "verdict")
+        self.backfill_done = gauge("backfill_done", "Posts that the backfill of a candidate's space has looked at")
+        self.backfill_total = gauge("backfill_total", "Posts that it has to look at")
         self.score_drift = histogram(
             "shadow_score_drift", "Largest difference of a label's score between shadow and stable", _SHARES
         )
@@ -109,6 +111,11 @@ class Metrics:
         if child is None:
             child = self._settled[outcome] = self._families.settled.labels(self.worker, outcome)
         child.inc()
+
+    def backfill(self, done: int, total: int) -> None:
+        """How far a backfill is; a worker that has none to tell of does not show these figures."""
+        self._families.backfill_done.labels(self.worker).set(done)
+        self._families.backfill_total.labels(self.worker).set(total)
 
     def failed(self, kind: str, reason: str) -> None:
         self._families.failed.labels(self.worker, kind, reason).inc()

@@ -7,13 +7,14 @@ import asyncio
 import logging
 import platform
 import time
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager, suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn
 
 from feedmill import __version__, logs
 from feedmill.broker.candidate import Forwarder, ShadowSettler
+from feedmill.broker.session import Delivery, Session
 from feedmill.broker.settle import Settler
 from feedmill.broker.supervisor import PART as CONSUMER
 from feedmill.broker.supervisor import Supervisor
@@ -82,23 +83,39 @@ class Worker:
         """Work until ``shutdown`` is requested, then drain. Raises what can't be healed."""
         beat = asyncio.create_task(self._beat(), name="heartbeat")
         try:
-            async with self.kind.open_handler(replace(self._instruments, shutdown=shutdown)) as handler:
+            # The broker is connected to while the handler loads its model; the gate lets messages come later.
+            async with (
+                self._contact() as contact,
+                self.kind.open_handler(replace(self._instruments, shutdown=shutdown)) as handler,
+            ):
                 self.health.set(MODEL, None)
-                await self._work(handler, shutdown)
+                await self._work(handler, contact, shutdown)
         finally:
             beat.cancel()
 
-    async def _work(self, handler: Handler[Any, Any, Any], shutdown: Shutdown) -> None:
-        gate = Gate(handler.ready, self.kind.dependencies, self._instruments)
-        broker = self.settings.broker
+    @asynccontextmanager
+    async def _contact(self) -> AsyncIterator[_Contact]:
+        intake = _LateIntake()
         route = routed(self.kind.route, self.settings.routing)
+        supervisor = Supervisor(self.settings.broker, route, self._instruments, intake)
+        running = asyncio.create_task(supervisor.run(), name="broker")
+        try:
+            yield _Contact(route, supervisor, running, intake)
+        finally:
+            running.cancel()
+            await asyncio.wait([running])
+
+    async def _work(self, handler: Handler[Any, Any, Any], contact: _Contact, shutdown: Shutdown) -> None:
+        supervisor = contact.supervisor
+        gate = Gate(handler.ready, self.kind.dependencies, self._instruments)
         routing = RoutingFile(self._routing_path(), self.settings.routing.routing_poll_seconds, self.metrics)
-        settler = self._settler(route, routing)
-        pipeline = Pipeline(handler, settler, self.settings.batch, broker.max_body_bytes, self._instruments, gate.trip)
-        supervisor = Supervisor(broker, route, self._instruments, pipeline)
+        settler = self._settler(contact.route, routing)
+        max_body_bytes = self.settings.broker.max_body_bytes
+        pipeline = Pipeline(handler, settler, self.settings.batch, max_body_bytes, self._instruments, gate.trip)
+        contact.intake.pipeline = pipeline
         async with asyncio.TaskGroup() as group:
             tasks = [
-                group.create_task(supervisor.run(), name="broker"),
+                group.create_task(contact.lasting(), name="contact"),
                 group.create_task(pipeline.run(), name="pipeline"),
                 group.create_task(routing.run(), name="routing"),
             ]
@@ -150,6 +167,36 @@ class Worker:
             self.metrics.ready.set(self.health.is_ready())
             self.metrics.loop_tasks.set(len(asyncio.all_tasks()))
             report.tick()
+
+
+class _LateIntake:
+    """The pipeline's intake, for a session that is opened before there is a pipeline: until then nothing comes."""
+
+    def __init__(self) -> None:
+        self.pipeline: Pipeline[Any, Any, Any] | None = None
+
+    def take(self, delivery: Delivery) -> None:
+        if self.pipeline is None:
+            raise RuntimeError("a delivery before anything was consumed")
+        self.pipeline.take(delivery)
+
+    def forget(self, session: Session) -> None:
+        if self.pipeline is not None:
+            self.pipeline.forget(session)
+
+
+@dataclass(frozen=True, slots=True)
+class _Contact:
+    """The supervisor of the broker's sessions, at work already, and where the pipeline is put that they deliver to."""
+
+    route: Route
+    supervisor: Supervisor
+    running: asyncio.Task[None]
+    intake: _LateIntake
+
+    async def lasting(self) -> None:
+        """As long as the supervisor runs: its failure ends whoever awaits this, and cancelling this ends it."""
+        await self.running
 
 
 def routed(route: Route, settings: RoutingSettings) -> Route:

@@ -121,6 +121,35 @@ async def test_several_share_the_work_and_one_that_was_stopped_leaves_the_rest_t
     assert await embeddings(store, switched) == everywhere(switched, [1, 0, 0])
 
 
+async def test_what_a_worker_that_is_gone_had_in_hand_is_taken_over(
+    store: Store, switched: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(copying, "RANGE_POSTS", 4)
+    monkeypatch.setattr(copying, "STALE_SECONDS", 0.5)
+    await activate(store, NEW.name)
+    in_hand = asyncio.Event()
+
+    async def hang(*_: object) -> int:
+        in_hand.set()
+        return await asyncio.Future()
+
+    quick = read(UpkeepSettings, upkeep_look_seconds=0.05, upkeep_prune_seconds=0)
+    with monkeypatch.context() as patch:
+        patch.setattr(copying, "copy_embeddings", hang)
+        gone = asyncio.create_task(keep_up(store, quick))
+        await in_hand.wait()
+        await end(gone)
+
+    async def has_followed() -> bool:
+        return await embeddings(store, switched) == everywhere(switched, [1, 0, 0])
+
+    task = asyncio.create_task(keep_up(store, quick))
+    try:
+        await until(has_followed)
+    finally:
+        await end(task)
+
+
 async def _nothing(*_: object) -> None: ...
 
 

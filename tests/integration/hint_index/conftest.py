@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from feedmill.settings import StoreSettings, read
-from feedmill.spaces import Space, VectorWrite, activate, register_space, write_vectors
+from feedmill.spaces import Space, VectorWrite, activate, ensure_active, register_space, write_vectors
 from feedmill.store import Store, Write
 from feedmill_hint.follow import Follower
 from feedmill_hint.settings import FollowSettings
@@ -26,7 +26,8 @@ class Site:
         """A new space, made the active one."""
         made = Space(name, "pkg://model", "r1", dimensions)
         await register_space(self.store, made)
-        await activate(self.store, name)
+        if await ensure_active(self.store, name) != name:
+            await activate(self.store, name)
         return made
 
     async def encode(self, space: Space, vectors: dict[Any, tuple[float, ...]], *, posts: bool = True) -> None:

@@ -114,6 +114,25 @@ async def test_an_inline_vector_counts_where_the_stored_one_is_missing(site: Any
         assert "expected 3 finite numbers" in result.detail
 
 
+async def test_after_a_switch_an_inline_vector_has_to_name_its_space(site: Any, eventually: Any) -> None:
+    """Both spaces' vectors have the same length: nothing else tells what the message's was made with."""
+    old = await site.space("old")
+    await site.encode(old, {"a": (1, 0, 0), "b": (0, 1, 0)})
+    inline = {"_id": "c", "embedding": [0, 3, 0]}
+    async with site.follower("auto", space_poll_seconds=0.05) as follower:
+        await eventually(lambda: follower.snapshot is not None)
+        handler = handler_of(site, follower)
+        assert found((await answer(handler, inline))[0]) == [("b", 1.0), ("a", 0.0)]
+        await site.encode(await site.space("new"), {"a": (1, 0, 0), "b": (0, 1, 0)})
+        await eventually(lambda: follower.snapshot.space.name == "new")
+        named = [{**inline, "embedding_space": space} for space in ("new", "old")]
+        of_new, of_old, unnamed = await answer(handler, *named, inline, attempt=3)
+        assert found(of_new) == [("b", 1.0), ("a", 0.0)]
+        assert [result["status"] for result in (of_old, unnamed)] == ["not_encoded", "not_encoded"]
+        with pytest.raises(Reject, match="embedding_space"):
+            await answer(handler, {**inline, "embedding_space": 5})
+
+
 async def test_an_answer_never_mixes_spaces(site: Any, eventually: Any) -> None:
     old = await site.space("old", 2)
     await site.encode(old, {"asking": (1, 0), "old": (1, 1)})

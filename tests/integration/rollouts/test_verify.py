@@ -19,6 +19,7 @@ POSTS = 60
 async def test_coverage_recall_and_overlap_are_measured(
     mongo_uri: str, database_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("feedmill_hint.verify.PATIENCE_SECONDS", 0.1)
     settings = StoreSettings(uri=mongo_uri, database=database_name)
     old, new = Space("old", "m", "1", 16), Space("new", "m", "2", 24)
     rng = np.random.default_rng(1)

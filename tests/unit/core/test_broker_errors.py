@@ -86,6 +86,60 @@ async def test_a_real_cancellation_passes() -> None:
         await task
 
 
+async def swallowing(outcome: Exception | None) -> None:
+    """As the client library may do: it was cancelled, and answers or fails all the same."""
+    try:
+        await asyncio.Event().wait()
+    except asyncio.CancelledError:
+        if outcome:
+            raise outcome from None
+
+
+@pytest.mark.parametrize("outcome", [None, AMQPConnectionError("gone"), SessionLost("closed"), TimeoutError()], ids=str)
+async def test_a_cancellation_that_the_library_swallowed_is_told(outcome: Exception | None) -> None:
+    async def work() -> None:
+        async with guard("publish", 60):
+            await swallowing(outcome)
+
+    task = asyncio.create_task(work())
+    await turns()
+    task.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled()
+
+
+async def test_what_is_cleaned_up_after_a_cancellation_is_not_cancelled_again() -> None:
+    cleaned = []
+
+    async def work() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            async with guard("close", 60):
+                await asyncio.sleep(0)
+                cleaned.append("with an answer")
+            with pytest.raises(SessionLost):
+                async with guard("close", 60):
+                    raise asyncio.CancelledError
+
+    task = asyncio.create_task(work())
+    await turns()
+    task.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled()
+    assert cleaned
+
+
+def test_an_answer_at_the_last_moment_counts() -> None:
+    """The guard's own timeout is no cancellation by the caller."""
+
+    async def main(_: VirtualLoop) -> None:
+        async with guard("publish", 15):
+            await swallowing(None)
+
+    run_virtual(main)
+
+
 def test_descriptions_are_short_and_without_credentials() -> None:
     assert describe(None) == "closed"
     text = describe(OSError("can't reach amqp://u:hunter2@h\n" + "x" * 900))
@@ -106,6 +160,36 @@ async def test_a_connection_lost_between_two_declarations_is_no_bug() -> None:
         await open_channel(connection, confirms=True)
     with pytest.raises(SessionLost, match="connection_closed"):
         await topology.declare(connection, ROUTE, BrokerSettings())
+
+
+class SilentChannel:
+    """One on which the broker answers to nothing, the end included."""
+
+    async def initialize(self) -> None: ...
+
+    async def get_underlay_channel(self) -> SilentChannel:
+        return self
+
+    async def exchange_declare(self, *_: Any, **__: Any) -> None:
+        await asyncio.Event().wait()
+
+    async def close(self) -> None:
+        await asyncio.Event().wait()
+
+
+class SilentConnection:
+    def channel(self, **_: Any) -> Any:
+        return SilentChannel()
+
+
+def test_a_declaration_that_is_never_answered_ends_in_time() -> None:
+    async def main(loop: VirtualLoop) -> None:
+        connection: Any = SilentConnection()
+        with pytest.raises(SessionLost, match="timeout: declare exchange"):
+            await topology.declare(connection, ROUTE, BrokerSettings(operation_timeout_seconds=5))
+        assert loop.time() == pytest.approx(5)
+
+    run_virtual(main)
 
 
 def test_an_unreadable_certificate_names_its_setting() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from feedmill.broker.session import Session
+from feedmill.errors import ModelError
 from feedmill.instruments import Instruments
 from feedmill.lifecycle import Shutdown
 from feedmill.settings import BatchSettings, BrokerSettings, LogSettings, ProbeSettings
@@ -195,3 +196,68 @@ def test_a_bug_in_the_pipeline_ends_the_worker_with_its_cause(play: Callable[...
         assert bench.session.acked == []
 
     play(scenario)
+
+
+class Loading:
+    """A worker whose model loads until ``loaded`` is set, and whose session opens until ``opened`` is."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.loaded, self.opened, self.opening = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self.session = FakeSession()
+        self.error: Exception | None = None
+        settings = WorkerSettings(BrokerSettings(), BatchSettings(), ProbeSettings(probe_port=0), LogSettings())
+        self.worker = Worker(WorkerKind(ROUTE, self._open_handler, ("database",)), settings)
+        monkeypatch.setattr(Session, "open", self._open_session)
+
+    @asynccontextmanager
+    async def _open_handler(self, _: Instruments) -> AsyncIterator[ScriptedHandler]:
+        await self.loaded.wait()
+        if self.error:
+            raise self.error
+        yield ScriptedHandler()
+
+    async def _open_session(self, *_: object) -> FakeSession:
+        self.opening.set()
+        await self.opened.wait()
+        return self.session
+
+
+async def test_the_broker_is_connected_to_while_the_model_loads(monkeypatch: pytest.MonkeyPatch) -> None:
+    it, shutdown = Loading(monkeypatch), Shutdown()
+    it.opened.set()
+    running = asyncio.create_task(it.worker.run(shutdown))
+    await it.opening.wait()
+    await turns()
+    assert not it.session.is_consuming, "nothing is taken that nobody could handle"
+    assert it.worker.health.readiness()["consumer"]
+    it.loaded.set()
+    await until(lambda: it.session.is_consuming, "consuming")
+    shutdown.request()
+    await running
+    assert it.session.closed
+
+
+@pytest.mark.parametrize("is_open", [True, False])
+async def test_cancelled_while_the_model_loads(monkeypatch: pytest.MonkeyPatch, is_open: bool) -> None:
+    it = Loading(monkeypatch)
+    if is_open:
+        it.opened.set()
+    running = asyncio.create_task(it.worker.run(Shutdown()))
+    await it.opening.wait()
+    await turns()
+    running.cancel()
+    await asyncio.wait([running])
+    assert running.cancelled()
+    assert it.session.closed is is_open
+
+
+async def test_a_model_that_can_t_be_loaded_is_told_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    it = Loading(monkeypatch)
+    it.opened.set()
+    it.error = ModelError("no such model")
+    running = asyncio.create_task(it.worker.run(Shutdown()))
+    await it.opening.wait()
+    it.loaded.set()
+    with pytest.raises(ModelError, match="no such model"):
+        await running
+    assert it.session.closed

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import ssl
 from urllib.parse import parse_qs, urlsplit
 
-import aio_pika
 from aio_pika.abc import AbstractChannel, AbstractConnection
 from aio_pika.connection import make_url
 
@@ -17,6 +17,11 @@ from feedmill.broker.lenient import tolerate_bad_properties
 from feedmill.broker.transport import GatheringConnection
 from feedmill.errors import SettingsError
 from feedmill.settings import BrokerSettings
+
+log = logging.getLogger(__name__)
+
+CLOSE_TIMEOUT_SECONDS = 3.0
+"""A healthy broker closes in milliseconds; a dead one would never answer."""
 
 
 async def connect(settings: BrokerSettings, purpose: str) -> AbstractConnection:
@@ -31,14 +36,27 @@ async def connect(settings: BrokerSettings, purpose: str) -> AbstractConnection:
     if "heartbeat" not in parse_qs(urlsplit(url).query):
         url = str(make_url(url, heartbeat=settings.heartbeat_seconds))
     name = f"feedmill-{purpose}@{socket.gethostname()}:{os.getpid()}"
-    async with guard(f"connect to {settings.display_url()}", settings.connect_timeout_seconds):
-        return await aio_pika.connect(
-            url,
-            timeout=settings.connect_timeout_seconds,
-            ssl_context=tls_context(settings),
-            client_properties={"connection_name": name, "product": "Feedmill", "version": __version__},
-            connection_class=GatheringConnection,
-        )
+    connection = GatheringConnection(
+        make_url(url),
+        ssl_context=tls_context(settings),
+        client_properties={"connection_name": name, "product": "Feedmill", "version": __version__},
+    )
+    try:
+        async with guard(f"connect to {settings.display_url()}", settings.connect_timeout_seconds):
+            await connection.connect(timeout=settings.connect_timeout_seconds)
+    except BaseException:
+        connection.abort()
+        raise
+    return connection
+
+
+async def close(connection: AbstractConnection) -> None:
+    """Close a connection, in bounded time, whatever state it is in."""
+    try:
+        async with guard("close", CLOSE_TIMEOUT_SECONDS):
+            await connection.close()
+    except SessionLost as error:
+        log.debug("connection not closed cleanly: %s", error)
 
 
 async def open_channel(connection: AbstractConnection, *, confirms: bool) -> AbstractChannel:

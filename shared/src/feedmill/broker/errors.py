@@ -26,31 +26,56 @@ class Undeliverable(FeedmillError):
     """The broker returned or refused one message. The session goes on."""
 
 
+_BROKEN = (TimeoutError, AMQPError, ChannelInvalidStateError, PAMQPException, OSError)
+
+
 @asynccontextmanager
 async def guard(what: str, timeout_seconds: float) -> AsyncIterator[None]:
     """Run a call to the client library: in time, and with :class:`SessionLost` for whatever breaks the session.
 
-    When a channel closes, the client library cancels its own inner tasks, and their CancelledError comes out of the
-    call although nobody cancelled the caller. Such a one is a lost session; a real cancellation passes.
+    The client library blurs cancellation in both directions, and this makes it plain again. When a channel closes, it
+    cancels its own inner tasks, and their CancelledError comes out of the call although nobody cancelled the caller:
+    that is a lost session. And a caller that was cancelled may get an answer all the same, or another error: Python
+    3.11's ``asyncio.wait_for``, on which the library rests, drops a cancellation that meets an answer. Then the
+    cancellation is raised here; a task that went on without it would never end.
     """
+    task = asyncio.current_task()
+    asked = task.cancelling() if task else 0
+
+    def is_cancelled() -> bool:
+        return task is not None and task.cancelling() > asked
+
     try:
         async with asyncio.timeout(timeout_seconds):
             yield
-    except TimeoutError as error:
-        raise SessionLost("timeout", f"{what}: no answer within {timeout_seconds:g} s") from error
-    except (AMQPError, ChannelInvalidStateError, PAMQPException, OSError) as error:
-        raise SessionLost("error", f"{what}: {describe(error)}") from error
     except asyncio.CancelledError as error:
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
+        if is_cancelled():
             raise
         raise SessionLost("closed", f"{what}: the channel was closed") from error
     except Exception as error:
-        # What the client library throws into its own tasks where it knows no reason for the end (its reject_all): this
-        # class itself. Whatever is a subclass is a bug.
-        if type(error) is not Exception:
+        if not isinstance(error, (SessionLost, *_BROKEN)) and not _has_no_reason(error):
             raise
-        raise SessionLost("closed", f"{what}: the channel was closed") from error
+        if is_cancelled():
+            raise asyncio.CancelledError from error
+        if isinstance(error, SessionLost):
+            raise
+        raise _lost(what, timeout_seconds, error) from error
+    if is_cancelled():
+        raise asyncio.CancelledError
+
+
+def _has_no_reason(error: Exception) -> bool:
+    """Whether it is what the client library throws into its own tasks where it knows no reason for the end (reject_all
+    of its FutureStore): Exception itself. Whatever is a subclass is a bug."""
+    return type(error) is Exception
+
+
+def _lost(what: str, timeout_seconds: float, error: Exception) -> SessionLost:
+    if _has_no_reason(error):
+        return SessionLost("closed", f"{what}: the channel was closed")
+    if isinstance(error, TimeoutError):
+        return SessionLost("timeout", f"{what}: no answer within {timeout_seconds:g} s")
+    return SessionLost("error", f"{what}: {describe(error)}")
 
 
 def describe(error: BaseException | None) -> str:

@@ -19,16 +19,13 @@ from pamqp.commands import Basic
 
 from feedmill.broker import topology
 from feedmill.broker.acks import AckLedger
-from feedmill.broker.connect import connect, open_channel
+from feedmill.broker.connect import close, connect, open_channel
 from feedmill.broker.errors import SessionLost, Undeliverable, describe, guard
 from feedmill.broker.publisher import Letter, Publisher
 from feedmill.contract import Route
 from feedmill.settings import BrokerSettings
 
 log = logging.getLogger(__name__)
-
-CLOSE_TIMEOUT_SECONDS = 3.0
-"""A healthy broker closes in milliseconds; a dead one would never answer."""
 
 
 @dataclass(slots=True, eq=False)
@@ -228,12 +225,4 @@ class Session:
     async def close(self) -> None:
         """Close both connections, in bounded time, whatever state they are in."""
         self.fail("closed")
-        await asyncio.gather(*(_close(connection) for connection in self._connections))
-
-
-async def _close(connection: AbstractConnection) -> None:
-    try:
-        async with guard("close", CLOSE_TIMEOUT_SECONDS):
-            await connection.close()
-    except SessionLost as error:
-        log.debug("connection not closed cleanly: %s", error)
+        await asyncio.gather(*(close(connection) for connection in self._connections))

@@ -7,11 +7,13 @@ asked on a channel of its own.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
+import aio_pika.abc
 from aio_pika.abc import AbstractConnection
 from aio_pika.exceptions import ChannelClosed, ChannelNotFoundEntity
 from aiormq.abc import AbstractChannel
@@ -128,6 +130,16 @@ async def _channel(connection: AbstractConnection) -> AsyncIterator[AbstractChan
     channel = await open_channel(connection, confirms=False)
     try:
         yield await channel.get_underlay_channel()
-    finally:
-        with suppress(ChannelClosed, SessionLost):
-            await channel.close()
+    except asyncio.CancelledError:
+        # Cancelled, or out of time: a broker that does not answer would not answer this either, and the connection is
+        # about to be closed.
+        raise
+    except BaseException:
+        await _close(channel)
+        raise
+    await _close(channel)
+
+
+async def _close(channel: aio_pika.abc.AbstractChannel) -> None:
+    with suppress(ChannelClosed, SessionLost):
+        await channel.close()

@@ -8,17 +8,13 @@ as soon as a turn adds nothing, what there is goes out.
 from __future__ import annotations
 
 import asyncio
-import logging
 from contextlib import suppress
 from typing import Any
 
 from aio_pika.connection import Connection
-from aiormq.abc import AbstractConnection
 from aiormq.connection import SSLContextProvider, TransportFactory
 from aiormq.exceptions import AMQPConnectionError
 from yarl import URL
-
-log = logging.getLogger(__name__)
 
 MAX_GATHERED_BYTES = 65_536
 """From here on nothing is gained by waiting for more: a system call costs little against copying this much."""
@@ -29,32 +25,20 @@ class GatheringConnection(Connection):
 
     def __init__(self, url: URL, **kwargs: Any) -> None:
         super().__init__(url, **kwargs)
-        self.kwargs["transport_factory"] = _Factory()
+        self._factory = _Factory()
+        self.kwargs["transport_factory"] = self._factory
+
+    def abort(self) -> None:
+        """Drop the socket, whatever became of it: one that stood as its opening was cancelled is nobody's to close."""
+        if self._factory.transport is not None:
+            self._factory.transport.abort()
 
     def __del__(self) -> None:
-        """Close a connection that was given up while it was being opened.
-
-        The library's own does that on whatever thread collects the object, which fails on any but the event loop's:
-        "coroutine was never awaited", and the connection stays open.
-        """
+        """Drop a socket that nobody closed. The library's own closes it on whatever thread collects the object, which
+        fails on any but the event loop's: "coroutine was never awaited", and the socket stays open."""
         with suppress(AttributeError, RuntimeError):  # never opened; the loop is closed
-            if not self.is_closed and self.transport is not None:
-                self.loop.call_soon_threadsafe(_close_later, self.transport.connection)
-
-
-def _close_later(connection: AbstractConnection) -> None:
-    closing = asyncio.ensure_future(connection.close())
-    _closing.add(closing)  # the event loop itself keeps no more than a weak reference
-    closing.add_done_callback(_closed)
-
-
-def _closed(closing: asyncio.Future[None]) -> None:
-    _closing.discard(closing)
-    if not closing.cancelled() and (error := closing.exception()) is not None:
-        log.debug("connection not closed cleanly: %s", error)
-
-
-_closing: set[asyncio.Future[None]] = set()
+            if not self.is_closed and self._factory.transport is not None:
+                self.loop.call_soon_threadsafe(self._factory.transport.abort)
 
 
 class GatheringWriter(asyncio.StreamWriter):
@@ -112,6 +96,9 @@ class GatheringWriter(asyncio.StreamWriter):
 class _Factory(TransportFactory):
     """What the client library's own factories do, with the other writer."""
 
+    def __init__(self) -> None:
+        self.transport: asyncio.Transport | None = None
+
     async def create(self, url: URL, **kwargs: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         provider: SSLContextProvider = kwargs.pop("ssl_context_provider")
         context = await provider.get_context() if url.scheme == "amqps" else None
@@ -124,4 +111,5 @@ class _Factory(TransportFactory):
             )
         except OSError as error:
             raise AMQPConnectionError(*error.args) from error
+        self.transport = transport
         return reader, GatheringWriter(transport, protocol, reader, loop)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -15,6 +17,9 @@ from feedmill.errors import ModelError
 from feedmill.ids import PostId
 from feedmill.spaces.space import ACTIVE, Space
 from feedmill.store import Document, Store, Write
+
+_LOOK_AT_ONCE = 1000
+_LOOK_SECONDS = 0.5
 
 DROPPING = "dropping"
 """The state of a space whose vectors are being removed: it can't be made the active one any more."""
@@ -155,11 +160,15 @@ async def drop_space(store: Store, name: str) -> int:
     return vectors
 
 
-async def coverage(store: Store, space: Space, *, exact: bool = True) -> tuple[int, int]:
+async def coverage(store: Store, space: Space, *, exact: bool = True, patience_seconds: float = 0.0) -> tuple[int, int]:
     """How many posts have a vector in ``space``, and how many posts there are.
 
     Exact: both collections' ids are read and compared (24 bytes a post in memory at most, a few seconds for a million).
     Otherwise the servers' estimates of both sizes, at no cost: vectors whose post is gone count there too.
+
+    Args:
+        patience_seconds: how long vectors that are not there yet are waited for. While a site lives, there are always
+            posts that were stored a moment ago and are being encoded.
 
     Raises:
         Outage: the database is away.
@@ -170,11 +179,43 @@ async def coverage(store: Store, space: Space, *, exact: bool = True) -> tuple[i
     encoded: set[PostId] = set()
     async for post_id in _ids(store, space.collection):
         encoded.add(post_id)
-    covered = posts = 0
+    missing: list[PostId] = []
+    posts = 0
     async for post_id in _ids(store, ENCODE.collection):
         posts += 1
-        covered += post_id in encoded
-    return covered, posts
+        if post_id not in encoded:
+            missing.append(post_id)
+    encoded.clear()
+    left = await _without_vector(store, space, missing, patience_seconds)
+    return posts - left, posts
+
+
+async def _without_vector(store: Store, space: Space, ids: list[PostId], patience_seconds: float) -> int:
+    """How many of these posts exist and get no vector within the time."""
+    deadline = time.monotonic() + patience_seconds
+    while ids and patience_seconds:
+        left: list[PostId] = []
+        for start in range(0, len(ids), _LOOK_AT_ONCE):
+            some = ids[start : start + _LOOK_AT_ONCE]
+            found = await store.find(space.collection, some, {"_id": 1})
+            there = await store.find(ENCODE.collection, [one for one in some if one not in found], {"_id": 1})
+            left.extend(there)
+        ids = left
+        if time.monotonic() >= deadline:
+            break
+        await asyncio.sleep(_LOOK_SECONDS)
+    return len(ids)
+
+
+async def backfill_progress(store: Store, space: Space) -> tuple[int, int] | None:
+    """How many posts the space's last backfill has looked at, and how many it has to; None before the first one.
+
+    Raises Outage.
+    """
+    document = (await store.find(SPACES_COLLECTION, [space.name], {"backfill": 1})).get(space.name, {})
+    backfill = document.get("backfill") or {}
+    done, total = backfill.get("done"), backfill.get("total")
+    return (int(done), int(total)) if isinstance(done, (int, float)) and isinstance(total, (int, float)) else None
 
 
 async def note_counts(store: Store, space: Space) -> None:

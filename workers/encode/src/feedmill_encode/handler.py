@@ -66,6 +66,11 @@ class EncodeHandler:
         self.lanes = encoder.lanes
         self._inferring = Lane("model", encoder.lanes)
 
+    @property
+    def space(self) -> Space:
+        """Where this worker's vectors go."""
+        return self._space
+
     def close(self) -> None:
         self._tokenizing.close()
         self._inferring.close()

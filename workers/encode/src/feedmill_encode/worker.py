@@ -13,6 +13,7 @@ from feedmill.settings import ModelSettings, RoutingSettings, StoreSettings, rea
 from feedmill.store.opening import connecting, open_store
 from feedmill.worker import MODEL, WorkerKind
 from feedmill_encode import DEFAULT_MODEL
+from feedmill_encode.backfill.progress import show_progress
 from feedmill_encode.handler import EncodeHandler
 from feedmill_encode.settings import UpkeepSettings
 from feedmill_encode.upkeep.task import end, keep_up
@@ -39,11 +40,15 @@ async def open_handler(instruments: Instruments) -> AsyncIterator[EncodeHandler]
             encoder = await run_blocking(load, "load-model")
         missing = instruments.metrics.missing.inc
         handler = EncodeHandler(encoder, store, model_settings.max_text_chars, missing, is_shadow=is_shadow)
-        upkeep = asyncio.create_task(keep_up(store, upkeep_settings), name="upkeep")
+        tasks = [asyncio.create_task(keep_up(store, upkeep_settings), name="upkeep")]
+        if is_shadow:
+            showing = show_progress(store, handler.space, instruments.metrics)
+            tasks.append(asyncio.create_task(showing, name="backfill-progress"))
         try:
             yield handler
         finally:
-            await end(upkeep)
+            for task in tasks:
+                await end(task)
             handler.close()
 
 

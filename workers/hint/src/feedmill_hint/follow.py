@@ -9,7 +9,7 @@ from typing import Any
 
 from feedmill.backoff import Backoff
 from feedmill.errors import ModelError, Outage
-from feedmill.spaces import Space, active_name, active_space
+from feedmill.spaces import Space, active_pointer, active_space
 from feedmill.store import Store
 from feedmill_hint.mirror import FIRST_RETRY_SECONDS, SpaceMirror
 from feedmill_hint.settings import FollowSettings
@@ -44,6 +44,8 @@ class Follower:
         self._ended: SpaceMirror | None = None
         self._ending: set[asyncio.Task[None]] = set()
         self._knows_pointer = False
+        self.was_switched = False
+        """Whether another space was ever the active one, as far as the pointer was read."""
         self._problem = ""
 
     @property
@@ -130,10 +132,11 @@ class Follower:
 
     async def _read_pointer(self) -> None:
         """Start to build the index of the active space, unless it is there or under way."""
-        name = await active_name(self._store)
-        if name is None:
+        pointer = await active_pointer(self._store)
+        if pointer is None:
             self._knows_pointer = True
             return
+        name, self.was_switched = pointer.space, pointer.is_switch
         if self._next and self._next.mirror.space.name != name:  # switched again, or back, before it was loaded
             abandoned, self._next = self._next, None
             await self._stop(abandoned)

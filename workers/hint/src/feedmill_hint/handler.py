@@ -37,6 +37,8 @@ class HintRequest:
     top_k: int
     inline: object
     """The message's ``embedding``, unchecked: it counts only where the stored one is missing."""
+    inline_space: str | None
+    """The space that the message says its ``embedding`` is of."""
     filters: Filters
     may_wait: bool
     """Whether a post without a vector is tried again, as its encode may be on its way; else it is answered so."""
@@ -75,6 +77,7 @@ class HintHandler:
             parse_id(body.get("_id"), "_id"),
             _parse_top_k(body.get("top_k")),
             body.get(VECTOR_FIELD),
+            _parse_space(body.get("embedding_space")),
             read_filters(body, self._settings),
             may_wait,
         )
@@ -136,12 +139,19 @@ class HintHandler:
     def _work(self, request: HintRequest, snapshot: Snapshot, stored: Matrix | None) -> HintWork | MessageError:
         if stored is not None:
             return HintWork(request, snapshot, stored)
-        if request.inline is None:
+        if request.inline is None or not self._is_of(request, snapshot.space):
             return self._without_vector(request)
         try:
             return HintWork(request, snapshot, _parse_inline(request.inline, snapshot.space))
         except Reject as error:
             return error
+
+    def _is_of(self, request: HintRequest, space: Space) -> bool:
+        """Whether the message's vector is of ``space``. Where another one was active before, it may be of that: then
+        only a vector that names its space is compared."""
+        if request.inline_space is not None:
+            return request.inline_space == space.name
+        return not self._follower.was_switched
 
     def _without_vector(self, request: HintRequest) -> HintWork | MessageError:
         if request.may_wait:
@@ -231,6 +241,13 @@ def _parse_top_k(value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_TOP_K:
         raise Reject("bad_top_k", f"top_k: expected a whole number from 1 to {MAX_TOP_K}")
     return value
+
+
+def _parse_space(value: object) -> str | None:
+    """Raises Reject."""
+    if value is None or isinstance(value, str):
+        return value
+    raise Reject("wrong_type", "embedding_space: expected the name of a space, as encode's results tell it")
 
 
 def _parse_inline(value: Any, space: Space) -> Matrix:

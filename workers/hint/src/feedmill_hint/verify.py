@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 
 NEIGHBOURS = 10
 SAMPLE = 200
+PATIENCE_SECONDS = 30.0
+"""Posts that are being encoded while they are counted get so long; only a post that nobody encodes takes it all."""
 
 
 async def verify(store: Store, name: str) -> dict[str, Any]:
@@ -43,7 +45,7 @@ async def verify(store: Store, name: str) -> dict[str, Any]:
     if name not in spaces or active is None:
         raise ModelError(f"space {name}: expected a registered one, and an active one beside it")
     space = spaces[name].space
-    covered, posts = await coverage(store, space)
+    covered, posts = await coverage(store, space, patience_seconds=PATIENCE_SECONDS)
     index = await _loaded(store, space)
     await asyncio.to_thread(_settle, index)
     recall = await asyncio.to_thread(index.recall, SAMPLE, NEIGHBOURS)

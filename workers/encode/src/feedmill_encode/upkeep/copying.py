@@ -41,7 +41,10 @@ class Copied:
 
 
 class Copier:
-    """One process's part in bringing ``posts.embedding`` along."""
+    """One process's part in bringing ``posts.embedding`` along.
+
+    Run the same one again and again: only who has watched another's lease for a while can tell that its owner is gone.
+    """
 
     def __init__(self, store: Store, owner: str, pace: Pace, stop: asyncio.Event) -> None:
         self._store = store
@@ -49,6 +52,8 @@ class Copier:
         self._pace = pace
         self._stop = stop
         self._changed = 0
+        self._ledger: Ledger | None = None
+        self._occasion: tuple[str, datetime] | None = None
         self._report_at = time.monotonic() + REPORT_SECONDS
 
     async def run(self, *, wait: bool) -> Copied:
@@ -61,23 +66,34 @@ class Copier:
             return Copied(None)
         if not pointer.is_switch or pointer.changed_at is None:
             return Copied(space.name)  # the first space: no other one's vectors can be in the posts
-        ledger = Ledger(self._store, space, self._owner, STALE_SECONDS, FIELD, pointer.changed_at)
+        ledger = self._ledger_for(space, pointer.changed_at)
         before = await ledger.progress()
         if before.is_done and await ledger.occasion() == pointer.changed_at:
             return Copied(space.name, looked=before.done)
         await self._let_settle(pointer.changed_at)
         await ledger.begin()
-        _log.info("posts.embedding follows the switch: space=%s", space.name)
+        has_worked = False
         while not self._stop.is_set() and await active_pointer(self._store) == pointer:
-            if time.monotonic() >= self._report_at:
+            if has_worked and time.monotonic() >= self._report_at:
                 self._report(space, await ledger.progress())
-            if not await self._step(ledger, space):
-                if not wait or (await ledger.progress()).is_done:
-                    break
+            if await self._step(ledger, space):
+                has_worked = True
+            elif not wait or (await ledger.progress()).is_done:
+                break
+            else:
                 await self._pause(LOOK_SECONDS)
         progress = await ledger.progress()
-        self._report(space, progress)
+        if has_worked:
+            self._report(space, progress)
         return Copied(space.name, progress.is_done, progress.done, self._changed)
+
+    def _ledger_for(self, space: Space, changed_at: datetime) -> Ledger:
+        occasion = (space.name, changed_at)
+        if self._ledger is None or self._occasion != occasion:
+            self._ledger = Ledger(self._store, space, self._owner, STALE_SECONDS, FIELD, changed_at)
+            self._occasion = occasion
+            self._changed = 0
+        return self._ledger
 
     def _report(self, space: Space, progress: Progress) -> None:
         self._report_at = time.monotonic() + REPORT_SECONDS

@@ -24,12 +24,12 @@ _log = logging.getLogger(__name__)
 async def keep_up(store: Store, settings: UpkeepSettings) -> None:
     """Never returns; cancel it. Failures are logged and tried again."""
     stop = asyncio.Event()
-    owner = owner_name()
+    copier = Copier(store, owner_name(), Pace(settings.upkeep_copy_rate or None), stop)
     while True:
         await asyncio.sleep(settings.upkeep_look_seconds)
         try:
             if settings.upkeep_copy_rate:
-                await Copier(store, owner, Pace(settings.upkeep_copy_rate), stop).run(wait=False)
+                await copier.run(wait=False)
             if settings.upkeep_prune_seconds:
                 every, grace = settings.upkeep_prune_seconds, settings.upkeep_grace_seconds
                 await prune_when_due(store, every, grace, Pace(PRUNE_RATE), stop)
