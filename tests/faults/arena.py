@@ -29,6 +29,7 @@ from feedmill.contract import ROUTES
 from feedmill_local.database import Database
 from feedmill_local.ports import free_ports
 from feedmill_local.rabbitmq import RabbitNode
+from support.ci import queue_type
 from support.workers import STOP_SECONDS, WorkerProcess
 
 START_SECONDS = 300.0  # torch alone takes a minute to import on a busy machine
@@ -132,6 +133,7 @@ class Arena:
             "MONGO_URI": directly(behind(self.database.uri, self.database_proxy)),
             "DATABASE_NAME": self.database_name,
             "FEEDMILL_PROBE_PORT": str(port),
+            "FEEDMILL_QUEUE_TYPE": queue_type(),
             **self.settings,
         }
         log = self.folder / f"{worker}.log"
