@@ -159,7 +159,9 @@ def main() -> None:
         node = RabbitNode.start(Path(name) / "rabbit", vhosts=["bench"])
         database = Database.start(Path(name) / "database")
         try:
-            Bench(arguments, Servers(node.url("bench"), database.uri), Path(name) / "models").run()
+            Bench(
+                arguments, Servers(node.url("bench"), database.uri, arguments.shared_machine), Path(name) / "models"
+            ).run()
         finally:
             database.stop()
             node.stop()
@@ -179,6 +181,11 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=15.0, help="of each steady load (default 15)")
     parser.add_argument("--flood", type=int, default=10_000, help="messages of the large burst (default 10,000)")
     parser.add_argument("--flood-seconds", type=float, default=120.0, help="how long it is looked at (default 120)")
+    parser.add_argument(
+        "--shared-machine",
+        action="store_true",
+        help="others use it too: waiting threads of torch don't spin, which slows the first system to a crawl there",
+    )
     parser.add_argument("--quick", action="store_true", help="ours alone, a few messages: does it run?")
     parser.add_argument("--append", action="store_true", help="add to the figures in --out: a run in slices")
     parser.add_argument("--out", type=Path, help="folder for figures, tables and plots")
