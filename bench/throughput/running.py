@@ -19,7 +19,7 @@ from pika.exceptions import ChannelClosedByBroker
 from pymongo import MongoClient
 from systems import Post, System
 
-START_SECONDS = 120.0
+START_SECONDS = 300.0
 ANSWER_SECONDS = 300.0
 LOOK_SECONDS = 0.25
 DATABASE = "feedmill_bench"
