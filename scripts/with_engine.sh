@@ -106,8 +106,9 @@ done
 pick_builder
 say "started a private one in $((SECONDS - started)) s ($("$DOCKER" info --format '{{.ServerVersion}}, {{.Driver}}'))"
 
-set -m # the command gets a process group of its own, so that all of it can be interrupted
-"$@" &
+set -m # the command gets a process group of its own, so that all of it can be interrupted, also where nohup or a shell's
+# background made this script ignore ctrl-C, which its children would inherit
+env --default-signal=INT "$@" &
 job=$!
 set +m
 wait "$job"

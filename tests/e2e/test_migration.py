@@ -7,33 +7,28 @@ the stored vectors of both.
 
 from __future__ import annotations
 
-import asyncio
 import random
 import threading
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import numpy as np
 import pymongo
 import pytest
 from numpy.typing import NDArray
 
 from feedmill.contract import ENCODE, HINT, SPACES_COLLECTION
-from feedmill_rollouts.cluster import Cluster
-from feedmill_rollouts.reconcile import Reconciler, utc_now
 from support.amqp import Client, connect, poll
 from support.encoders import WORDS, random_encoder
 from support.kube import NAMESPACE, World, deployment, rollout, world
 from support.node import Node, node
+from support.story import WAIT_SECONDS, Story
 from support.workers import Servers
 
-WAIT_SECONDS = 300.0
 OLD_POSTS = 150
 PAUSE_SECONDS = 0.3
 TOLERANCE = 3e-3
@@ -113,60 +108,6 @@ def living(servers: Servers, posts: Any) -> Iterator[Site]:
     assert site.problem is None, site.problem
 
 
-@dataclass
-class Story:
-    """The operator, look after look, and what it came through."""
-
-    it: World
-    machine: Node
-    vectors: Callable[[], dict[str, Vectors]]
-    seen: dict[str, Vectors] = field(default_factory=dict)
-    """All vectors that there ever were, by space."""
-    phases: list[str] = field(default_factory=list)
-    lines: list[str] = field(default_factory=list)
-    """What a person would have seen, with the seconds since the first look."""
-    progress: list[dict[str, Any]] = field(default_factory=list)
-    _started: float = 0.0
-
-    async def until(self, condition: Callable[[], bool]) -> None:
-        deadline = asyncio.get_running_loop().time() + WAIT_SECONDS
-        async with aiohttp.ClientSession() as http, aiohttp.ClientSession() as pods:
-            reconciler = Reconciler(Cluster(http, self.it.server, NAMESPACE), pods, self.it.windows)
-            while True:
-                await asyncio.to_thread(self.machine.control)
-                if self.it.objects("rollouts"):
-                    await self._look(reconciler)
-                if condition():
-                    return
-                assert asyncio.get_running_loop().time() < deadline, "\n".join(self.lines)
-                await asyncio.sleep(0.4)
-
-    async def _look(self, reconciler: Reconciler) -> None:
-        await reconciler.tick("encode", utc_now())
-        # kmock asks its filters about every request so far, at each request.
-        self.it.kmock._requests.clear()
-        status = self.it.status
-        if status.get("phase") != (self.phases or [""])[-1]:
-            self.phases.append(status["phase"])
-            self._started = self._started or time.monotonic()
-            mode, message = self.it.routing["mode"], status.get("message", "")
-            self.lines.append(f"{time.monotonic() - self._started:5.0f} s  {status['phase']:<12} {mode:<7} {message}")
-            await asyncio.to_thread(self.remember)
-        if status.get("backfill") and status["backfill"] not in self.progress:
-            self.progress.append(status["backfill"])
-
-    async def until_phase(self, phase: str) -> None:
-        await self.until(lambda: self.it.status.get("phase") == phase)
-
-    def remember(self) -> None:
-        for space, vectors in self.vectors().items():
-            self.seen.setdefault(space, {}).update(vectors)
-
-    def say(self, verb: str) -> None:
-        annotations = {f"feedmill.dev/{verb}": self.it.status["rolloutId"]}
-        self.it.change("rollouts", "encode", {"metadata": {"annotations": annotations}})
-
-
 def read_vectors(database: Any) -> dict[str, Vectors]:
     spaces = [document["_id"] for document in database[SPACES_COLLECTION].find() if "dimensions" in document]
     return {
@@ -176,6 +117,12 @@ def read_vectors(database: Any) -> dict[str, Vectors]:
         }
         for space in spaces
     }
+
+
+def remember(seen: dict[str, Vectors], database: Any) -> None:
+    """Add what is stored now to ``seen``: all vectors that there ever were, by space."""
+    for space, vectors in read_vectors(database).items():
+        seen.setdefault(space, {}).update(vectors)
 
 
 def space_of(hint: Any, seen: dict[str, Vectors]) -> str:
@@ -226,7 +173,8 @@ async def test_an_encoder_is_migrated_and_goes_back_and_no_hint_mixes_two_models
     async with world(kmock) as it:
         with node(it, servers, tmp_path) as machine:
             install(it, machine)
-            story = Story(it, machine, lambda: read_vectors(database))
+            seen: dict[str, Vectors] = {}
+            story = Story(it, "encode", machine, lambda: remember(seen, database))
             await story.until(lambda: all(machine.is_ready(name) for name in ("shop-encode", "shop-hint")))
             with living(servers, database.posts) as site:
                 (old,) = read_vectors(database)
@@ -258,9 +206,9 @@ async def test_an_encoder_is_migrated_and_goes_back_and_no_hint_mixes_two_models
                 answered = len(site.hints)
                 await story.until(lambda: len(site.hints) > answered + 10)
             # The site is quiet, the workers are still there.
-            story.remember()
-            check_store(database, site, new, story.seen[new])
-    hints = Counter(space_of(hint, story.seen) for hint in site.hints.values() if hint["homologous_posts"])
+            remember(seen, database)
+            check_store(database, site, new, seen[new])
+    hints = Counter(space_of(hint, seen) for hint in site.hints.values() if hint["homologous_posts"])
     record_property("story", story.lines)
     record_property("hints", dict(hints))
     assert set(hints) == {old, new}, hints

@@ -44,9 +44,9 @@ def engine(tmp_path):
         environ.pop("DOCKER_HOST", None)
         environ.pop("DOCKER", None)
         pipe = subprocess.PIPE
-        return subprocess.Popen(
-            ["bash", str(SCRIPT), *command], stdout=pipe, stderr=pipe, text=True, env={**environ, **more}
-        )
+        # The tests may run in the background of a shell, where ctrl-C is ignored; children inherit that.
+        program = ["env", "--default-signal=INT", "bash", str(SCRIPT), *command]
+        return subprocess.Popen(program, stdout=pipe, stderr=pipe, text=True, env={**environ, **more})
 
     return start
 

@@ -30,6 +30,13 @@ def test_ranking() -> None:
     assert math.isnan(average_precision(SCORES, np.zeros(6, dtype=bool)))
 
 
+def test_a_row_that_weighs_twice_counts_as_two() -> None:
+    weights = np.array([1.0, 2, 3, 1, 1, 1])
+    rows = np.repeat(np.arange(6), weights.astype(int))
+    assert auc(SCORES, TRUTH, weights) == pytest.approx(auc(SCORES[rows], TRUTH[rows]))
+    assert auc(SCORES, TRUTH, weights) != pytest.approx(auc(SCORES, TRUTH))
+
+
 def test_ties_count_as_half() -> None:
     assert auc(np.array([0.5, 0.5]), np.array([True, False])) == 0.5
     assert average_precision(np.array([0.5, 0.5]), np.array([True, False])) == 0.5

@@ -70,17 +70,19 @@ class Bin:
     rate: float
 
 
-def auc(scores: Floats, truth: Flags) -> float:
+def auc(scores: Floats, truth: Flags, weights: Floats | None = None) -> float:
     """Area under the ROC curve: the chance that a true row scores above a false one, ties counted as half.
 
-    From rank sums (Mann-Whitney U); NaN where one of the classes is empty.
+    Weights change which false rows it is held against: those of another kind of toxicity are harder than clean ones.
+    NaN where one of the classes is empty.
     """
-    positives, negatives = int(truth.sum()), int((~truth).sum())
-    if not positives or not negatives:
+    counted = np.ones(len(scores)) if weights is None else weights
+    _, at = np.unique(scores, return_inverse=True)
+    true, false = np.bincount(at, counted * truth), np.bincount(at, counted * ~truth)
+    if not true.sum() or not false.sum():
         return float("nan")
-    _, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
-    return float((ranks[truth].sum() - positives * (positives + 1) / 2) / (positives * negatives))
+    below = np.cumsum(false) - false / 2
+    return float(true @ below / (true.sum() * false.sum()))
 
 
 def average_precision(scores: Floats, truth: Flags) -> float:
