@@ -19,7 +19,9 @@ from urllib.parse import urlsplit
 import pymongo
 from bson import ObjectId
 
+from faults.frames import amqp_frames, mongo_frames
 from faults.ledger import Ledger, wait_for
+from faults.points import Points
 from faults.proxy import TcpProxy
 from faults.traffic import Collector, Mix, Producer
 from faults.watch import Holdings, Watch
@@ -27,7 +29,7 @@ from feedmill.contract import ROUTES
 from feedmill_local.database import Database
 from feedmill_local.ports import free_ports
 from feedmill_local.rabbitmq import RabbitNode
-from support.workers import WorkerProcess
+from support.workers import STOP_SECONDS, WorkerProcess
 
 START_SECONDS = 300.0  # torch alone takes a minute to import on a busy machine
 HEAL_SECONDS = 120.0
@@ -76,14 +78,17 @@ class Arena:
     def __enter__(self) -> Self:
         self._stack = ExitStack()
         self.random = Random(self.seed)
-        self.broker_proxy = self._stack.enter_context(TcpProxy(self.node.config.amqp_port))
-        self.database_proxy = self._stack.enter_context(TcpProxy(self.database.config.port))
+        self.broker_proxy = self._stack.enter_context(TcpProxy(self.node.config.amqp_port, split=amqp_frames))
+        self.database_proxy = self._stack.enter_context(TcpProxy(self.database.config.port, split=mongo_frames))
         self.client: pymongo.MongoClient[dict[str, Any]] = pymongo.MongoClient(self.database.uri)
         self._stack.callback(self.client.close)
         self.store = self.client[self.database_name]
         self._ports = dict(zip(self.workers, free_ports(len(self.workers)), strict=True))
         self.processes: dict[str, WorkerProcess] = {}
         self._lock = threading.RLock()
+        self.points = Points(lambda: {worker: pid for worker, (pid, _) in self._targets().items()})
+        self.broker_proxy.watch(self.points.at_broker)
+        self.database_proxy.watch(self.points.at_database)
         self._stack.callback(self._kill_all)
         try:
             for worker in self.workers:
@@ -151,6 +156,14 @@ class Arena:
         assert code == 0, f"{worker} ended with {code} after SIGTERM:\n{self.processes[worker].tail()}"
         self.start_worker(worker)
 
+    def strike(self, worker: str, point: str, number: signal.Signals) -> None:
+        """Kill or end the worker exactly there, and start it again."""
+        self.points.strike(point, worker, number)
+        code = self.processes[worker].process.wait(STOP_SECONDS)
+        expected = -signal.SIGKILL if number is signal.SIGKILL else 0
+        assert code == expected, f"{worker} ended with {code} {point}:\n{self.processes[worker].tail()}"
+        self.start_worker(worker)
+
     def signal(self, worker: str, number: signal.Signals) -> None:
         self.processes[worker].process.send_signal(number)
 
@@ -199,6 +212,11 @@ class Arena:
         times = [self.ledger.answered_since(worker, began) or began for worker in self.workers]
         self.heal_seconds[name] = max(self.heal_seconds.get(name, 0.0), max(times) - began)
         return max(times) - began
+
+    def until_accepted(self, count: int) -> None:
+        """Wait until the broker has accepted so many messages more."""
+        goal = len(self.ledger.sent) + count
+        wait_for(lambda: len(self.ledger.sent) >= goal, HEAL_SECONDS, f"{count} messages more accepted")
 
     def until_settled(self) -> None:
         """Stop sending, and wait until every accepted message has its answer and nothing is held or queued."""

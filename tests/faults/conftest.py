@@ -1,4 +1,4 @@
-"""Runs under faults, with FAULTS=full (`make faults`); in every test run only the tests of the accounting itself."""
+"""Runs under faults: a short mix in every test run, the rest with FAULTS=full (`make faults`)."""
 
 from __future__ import annotations
 
@@ -21,6 +21,10 @@ from feedmill_local.rabbitmq import RabbitNode
 
 SEED = int(os.environ.get("FAULTS_SEED", "20261124"))
 REPORTS = Path(__file__).parents[2] / ".cache" / "faults"
+
+LOAD_BEFORE = 60
+LOAD_BETWEEN = 30
+"""Messages that are accepted before the first fault, and after each."""
 
 NewArena = Callable[..., Any]
 
@@ -63,12 +67,14 @@ def run_under(new_arena: NewArena, request: pytest.FixtureRequest) -> Callable[.
         with new_arena(**given) as arena:
             clean = effects.clean_run(arena)
             arena.start_load()
+            arena.until_accepted(LOAD_BEFORE)
             for name in names:
                 print(f"{time.monotonic() - began:6.1f} s  {name}", flush=True)  # noqa: T201
                 NEMESES[name](arena)
                 done.append(name)
                 healed = arena.until_healed(name)
                 print(f"{time.monotonic() - began:6.1f} s  healed after {healed:.1f} s", flush=True)  # noqa: T201
+                arena.until_accepted(LOAD_BETWEEN)
             verdict = judge(arena, clean, done, began)
         verdict.save(REPORTS / f"{request.node.name.translate({ord('['): '-', ord(']'): ''})}.json")
         print(verdict.line(), flush=True)  # noqa: T201

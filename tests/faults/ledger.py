@@ -18,10 +18,13 @@ class Sent:
     message_id: str
     worker: str
     body: Any
-    expects: Fate
-    """What must become of it."""
+    expects: Fate | None
+    """What must become of it. None: either, but not both."""
     accepted: float
     """time.monotonic() of the confirm."""
+
+    def is_fate(self, fates: set[Fate]) -> bool:
+        return fates == {self.expects} if self.expects else len(fates) == 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +101,9 @@ class Ledger:
                 lost=sorted(set(self.sent) - set(count)),
                 unknown=sorted(set(count) - set(self.sent) - self.unsure),
                 misjudged=sorted(
-                    f"{sent.worker} {message_id}: expected {sent.expects}, got {sorted(fates[message_id])}"
+                    f"{sent.worker} {message_id}: expected {sent.expects or 'one'}, got {sorted(fates[message_id])}"
                     for message_id, sent in self.sent.items()
-                    if message_id in fates and fates[message_id] != {sent.expects}
+                    if message_id in fates and not sent.is_fate(fates[message_id])
                 ),
                 results=sum(1 for answer in self.answers if answer.fate == "result"),
                 dead=sum(1 for answer in self.answers if answer.fate == "dead"),

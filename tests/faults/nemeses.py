@@ -14,6 +14,7 @@ from contextlib import suppress
 
 from faults.arena import NOTICE_BROKER_SECONDS, NOTICE_DATABASE_SECONDS, Arena
 from faults.ledger import wait_for
+from faults.points import POINTS
 from feedmill.contract import ROUTES
 from support.amqp import connect
 
@@ -57,6 +58,25 @@ def _until_busy(arena: Arena, worker: str) -> None:
     """Until the worker holds messages; with luck, if it never does."""
     with suppress(AssertionError):
         wait_for(lambda: arena.processes[worker].metric("feedmill_messages_in_flight") > 0, 5, "busy", 0.01)
+
+
+def _struck(point: str, number: signal.Signals) -> Nemesis:
+    """One worker killed, or asked to end, exactly there: see ``faults.points.POINTS``."""
+
+    def nemesis(arena: Arena) -> None:
+        writers = [worker for worker in arena.workers if worker != "hint"]  # hint writes nothing
+        worker = arena.random.choice(writers if point in {"before_write", "after_write"} else arena.workers)
+        arena.strike(worker, point, number)
+
+    nemesis.__name__ = f"{'killed' if number is signal.SIGKILL else 'terminated'}_{point}"
+    return nemesis
+
+
+CRASHES = {
+    nemesis.__name__: nemesis
+    for number in (signal.SIGKILL, signal.SIGTERM)
+    for nemesis in (_struck(point, number) for point in POINTS)
+}
 
 
 # ---- broker
@@ -246,6 +266,38 @@ def database_slow(arena: Arena) -> None:
     arena.database_proxy.heal()
 
 
+def database_fails_over(arena: Arena) -> None:
+    """Every write is refused, as by a member that is not, or no longer, the primary."""
+    _refuse_writes(arena, 10107, "NotWritablePrimary")
+
+
+def database_disk_full(arena: Arena) -> None:
+    _refuse_writes(arena, 14031, "OutOfDiskSpace")
+
+
+def _refuse_writes(arena: Arena, code: int, name: str) -> None:
+    arena.points.refuse_writes(lambda _: {"ok": 0.0, "code": code, "codeName": name, "errmsg": f"{name} (injected)"})
+    _hold(arena, 6, 12)
+    arena.points.refuse_writes(None)
+    assert arena.points.refused, "no write came meanwhile"
+
+
+def duplicate_keys(arena: Arena) -> None:
+    """Every write meets a duplicate key, as upserts that race do; for less time than the retries last."""
+    error = {"code": 11000, "errmsg": "E11000 duplicate key error (injected)"}
+    arena.points.refuse_writes(
+        lambda frame: {
+            "ok": 1.0,
+            "n": 0,
+            "nModified": 0,
+            "writeErrors": [{"index": index, **error} for index in range(frame.count)],
+        }
+    )
+    _hold(arena, 3, 5)
+    arena.points.refuse_writes(None)
+    assert arena.points.refused, "no write came meanwhile"
+
+
 # ---- two things at once
 
 
@@ -304,8 +356,11 @@ NEMESES: dict[str, Nemesis] = {
         database_refuses,
         database_half_open,
         database_slow,
+        database_fails_over,
+        database_disk_full,
+        duplicate_keys,
         terminated_in_an_outage,
         terminated_without_a_broker,
         both_servers_killed,
     )
-}
+} | CRASHES

@@ -1,4 +1,4 @@
-"""A TCP proxy that misbehaves on demand: cuts, delays, throttles, stalls, half-closes, refuses.
+"""A TCP proxy that misbehaves on demand: cuts, delays, throttles, stalls, half-closes, refuses. It can watch frames.
 
 It runs on a thread and an event loop of its own; every method may be called from any thread.
 """
@@ -13,11 +13,17 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
+from faults.frames import Frame, Splitter
+
 CHUNK_BYTES = 65_536
 CALL_SECONDS = 10.0
 
 Direction = Literal["up", "down"]
 """``up``: from the client to the server."""
+
+Watcher = Callable[[int, Direction, Frame], bytes | None]
+"""Sees every frame before it is passed on, with the client's port. Answers None to pass it on, else what the client
+gets in its stead (nothing, or a reply of the proxy's own). Called on the proxy's loop: nothing passes meanwhile."""
 
 
 @dataclass(eq=False)
@@ -40,12 +46,14 @@ class _Link:
 class TcpProxy:
     """Forwards 127.0.0.1:``port`` to 127.0.0.1:``target_port``. With ``tls``, it takes TLS and forwards plainly."""
 
-    def __init__(self, target_port: int, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, target_port: int, tls: ssl.SSLContext | None = None, split: Splitter | None = None) -> None:
         self.port = 0
         self.accepted = 0
         """Connections that clients have made so far."""
         self._target_port = target_port
         self._tls = tls
+        self._split = split
+        self._watcher: Watcher | None = None
         self._links: set[_Link] = set()
         self._stalled: set[Direction] = set()
         self._delay_seconds = 0.0
@@ -120,6 +128,15 @@ class TcpProxy:
 
         self._call(change)
 
+    def watch(self, watcher: Watcher) -> None:
+        """Show it every frame, for good: :meth:`heal` does not end it. Needs ``split``."""
+        assert self._split is not None, "this proxy does not know what it forwards"
+
+        def change() -> None:
+            self._watcher = watcher
+
+        self._call(change)
+
     def heal(self) -> None:
         """No fault any more. Connections that were frozen are reset."""
         self.slow()
@@ -178,8 +195,12 @@ class TcpProxy:
     async def _pump(
         self, link: _Link, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, direction: Direction
     ) -> None:
+        arrived = bytearray()
         try:
             while data := await reader.read(CHUNK_BYTES):
+                if self._split is not None:
+                    arrived += data
+                    data = self._watched(link, direction, arrived)
                 while direction in self._stalled or link.is_frozen:
                     await self._changed.wait()
                 if self._delay_seconds:
@@ -194,6 +215,20 @@ class TcpProxy:
                 writer.close()
         except (OSError, RuntimeError):
             link.abort()
+
+    def _watched(self, link: _Link, direction: Direction, arrived: bytearray) -> bytes:
+        """The whole frames that have arrived, but for those that the watcher keeps."""
+        assert self._split is not None
+        passed = []
+        for frame in self._split(arrived):
+            own = None
+            if self._watcher is not None:
+                own = self._watcher(link.client.get_extra_info("peername")[1], direction, frame)
+            if own is None:
+                passed.append(frame.raw)
+            elif own:
+                link.client.write(own)
+        return b"".join(passed)
 
     def _wake(self) -> None:
         self._changed.set()

@@ -181,12 +181,13 @@ class Collector(_Loop):
     def _use(self, connection: pika.BlockingConnection) -> None:
         channel = connection.channel()
         channel.basic_qos(prefetch_count=500)
-        channel.add_on_cancel_callback(lambda _: connection.close())
+        cancelled: list[Any] = []  # by the broker, as a queue was deleted; closing in the callback would confuse pika
+        channel.add_on_cancel_callback(cancelled.append)
         for worker in self._workers:
             route = ROUTES[worker]
             for queue, fate in ((route.result_queue, "result"), (route.dead_queue, "dead")):
                 channel.basic_consume(queue, self._taker(worker, fate))
-        while not self._stop.is_set():
+        while not self._stop.is_set() and not cancelled:
             connection.process_data_events(0.2)
 
     def _taker(self, worker: str, fate: Any) -> Any:

@@ -121,5 +121,9 @@ def _tracebacks(arena: Arena) -> list[str]:
     told = []
     for worker, process in arena.processes.items():
         lines = process.log.read_text(errors="replace").splitlines()
-        told += [f"{worker} logged a bug: {line[:1500]}" for line in lines if any(sign in line for sign in BUG_SIGNS)]
+        told += [
+            f"{worker} logged a bug: {line[:400]} … {line[-1500:]}"
+            for line in lines
+            if any(sign in line for sign in BUG_SIGNS)
+        ]
     return told[:5]

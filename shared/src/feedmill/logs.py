@@ -41,6 +41,16 @@ class _Text(logging.Formatter):
         return redact(super().format(record))
 
 
+def _outage_in_a_line(record: logging.LogRecord) -> bool:
+    """The driver's housekeeping logs a traceback for what an outage does to it. The gate tells of the outage itself."""
+    error = record.exc_info[1] if record.exc_info else None
+    if error is not None and any(kind.__module__ == "pymongo.errors" for kind in type(error).__mro__):
+        record.levelno, record.levelname = logging.WARNING, "WARNING"
+        record.msg, record.args = "the driver's housekeeping failed: %s: %s", (type(error).__name__, str(error)[:200])
+        record.exc_info = record.exc_text = None
+    return True
+
+
 def configure(settings: LogSettings, worker: str) -> None:
     """Send all logging to stderr, as ``settings`` say. Replaces what was configured before."""
     handler = logging.StreamHandler(sys.stderr)
@@ -48,6 +58,7 @@ def configure(settings: LogSettings, worker: str) -> None:
     logging.basicConfig(level=settings.log_level.upper(), handlers=[handler], force=True)
     for name, level in _NOISY.items():
         logging.getLogger(name).setLevel(level)
+    logging.getLogger("pymongo.client").addFilter(_outage_in_a_line)  # added once, however often this is called
 
 
 def _format(choice: Literal["auto", "json", "text"]) -> Literal["json", "text"]:

@@ -159,7 +159,10 @@ async def test_a_broker_that_is_not_there_yet_is_waited_for(rabbit_url: str, rab
 
 
 async def test_a_memory_alarm_stops_intake_and_loses_nothing(rabbit_url: str, rabbit_node: RabbitNode) -> None:
-    """A broker under a memory alarm confirms nothing: no message is taken until it does again."""
+    """A broker under a memory alarm confirms nothing but the first message of a new connection.
+
+    No message is taken, and the worker is never ready in between, until it confirms again.
+    """
     quick = settings(rabbit_url, operation_timeout_seconds=1)
     async with running(echo_kind(EchoHandler()), quick) as run:
         await run.until_ready()
@@ -168,6 +171,9 @@ async def test_a_memory_alarm_stops_intake_and_loses_nothing(rabbit_url: str, ra
         await asyncio.to_thread(rabbit_node.ctl, "set_vm_memory_high_watermark", "absolute", "1")
         try:
             await run.until(lambda: any(witness.problems), lambda: "readiness never told")
+            told = len(witness.problems)
+            await run.until(lambda: len(witness.problems) >= told + 4, lambda: "no new session was tried")
+            assert all(witness.problems[told:]), "ready under the alarm"
         finally:
             await asyncio.to_thread(rabbit_node.ctl, "set_vm_memory_high_watermark", "absolute", "2GB")
         await run.until_ready()

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from aio_pika.exceptions import AMQPConnectionError, ChannelInvalidStateError, DeliveryError
 from aiormq.abc import DeliveredMessage
+from aiormq.base import FutureStore
 from aiormq.exceptions import PublishError
 from pamqp.commands import Basic
 from pamqp.exceptions import PAMQPException
@@ -39,6 +40,21 @@ async def test_the_library_s_errors_are_a_lost_session(error: BaseException, cau
             raise error
     assert caught.value.cause == cause
     assert caught.value.detail.startswith("publish: ")
+
+
+async def test_what_the_library_throws_without_a_reason_is_a_lost_session() -> None:
+    """Found by a worker that was stopped (SIGSTOP) for longer than the broker's patience, and went on."""
+    calls = FutureStore(asyncio.get_running_loop())
+
+    async def call() -> None:
+        async with guard("check", 60):
+            await calls.create_task(asyncio.sleep(60))
+
+    task = asyncio.create_task(call())
+    await turns()
+    await calls.reject_all(None)
+    with pytest.raises(SessionLost, match="closed: check: the channel was closed"):
+        await task
 
 
 async def test_bugs_pass() -> None:

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pymongo.errors import ServerSelectionTimeoutError
+from pymongo.logger import _log_client_error
 
 from feedmill import logs
 from feedmill.settings import LogSettings
@@ -44,6 +46,25 @@ def test_text_lines_name_the_worker(capsys: pytest.CaptureFixture[str]) -> None:
 def test_auto_is_json_where_no_terminal_is(capsys: pytest.CaptureFixture[str]) -> None:
     configured("auto", capsys).info("x")
     assert json_lines(capsys)[0]["message"] == "x"
+
+
+def test_an_outage_met_by_the_drivers_housekeeping_is_a_line_and_a_bug_is_a_traceback(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Found by a database that could not be reached while the driver was closing a cursor."""
+    configured("json", capsys)
+    for error in (ServerSelectionTimeoutError(f"no answer from {URL}"), ZeroDivisionError()):
+        try:
+            raise error  # noqa: TRY301
+        except Exception:
+            _log_client_error()
+    outage, bug = json_lines(capsys)
+    assert "exc_info" not in outage
+    assert outage["level"] == "WARNING"
+    assert "ServerSelectionTimeoutError" in outage["message"]
+    assert SECRET not in outage["message"]
+    assert bug["level"] == "ERROR"
+    assert "ZeroDivisionError" in bug["exc_info"]
 
 
 @pytest.mark.parametrize("kind", ["json", "text"])

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from yarl import URL
 
-from feedmill.broker.transport import MAX_GATHERED_BYTES, GatheringWriter
+from feedmill.broker.transport import MAX_GATHERED_BYTES, GatheringConnection, GatheringWriter
 
 
 class Wire(asyncio.WriteTransport):
@@ -108,3 +110,20 @@ def test_every_byte_is_sent_once_and_in_order(steps: Sequence[bytes | None]) -> 
         assert b"".join(wire.sent) == b"".join(step for step in steps if step is not None)
 
     asyncio.run(main())
+
+
+@pytest.mark.filterwarnings("error")
+async def test_a_connection_that_nobody_closed_is_dropped_whatever_thread_collects_it() -> None:
+    """Found by both servers killed: the model's thread collected what the loop had given up."""
+    aborted = asyncio.Event()
+
+    class Transport:
+        def abort(self) -> None:
+            aborted.set()
+
+    kept: list[Any] = [GatheringConnection(URL("amqp://nowhere/"))]
+    kept[0]._factory.transport = Transport()
+    thread = threading.Thread(target=kept.clear)
+    thread.start()
+    thread.join()
+    await asyncio.wait_for(aborted.wait(), 10)

@@ -52,7 +52,9 @@ async def guard(what: str, timeout_seconds: float) -> AsyncIterator[None]:
         if is_cancelled():
             raise
         raise SessionLost("closed", f"{what}: the channel was closed") from error
-    except (SessionLost, *_BROKEN) as error:
+    except Exception as error:
+        if not isinstance(error, (SessionLost, *_BROKEN)) and not _has_no_reason(error):
+            raise
         if is_cancelled():
             raise asyncio.CancelledError from error
         if isinstance(error, SessionLost):
@@ -62,7 +64,15 @@ async def guard(what: str, timeout_seconds: float) -> AsyncIterator[None]:
         raise asyncio.CancelledError
 
 
+def _has_no_reason(error: Exception) -> bool:
+    """Whether it is what the client library throws into its own tasks where it knows no reason for the end (reject_all
+    of its FutureStore): Exception itself. Whatever is a subclass is a bug."""
+    return type(error) is Exception
+
+
 def _lost(what: str, timeout_seconds: float, error: Exception) -> SessionLost:
+    if _has_no_reason(error):
+        return SessionLost("closed", f"{what}: the channel was closed")
     if isinstance(error, TimeoutError):
         return SessionLost("timeout", f"{what}: no answer within {timeout_seconds:g} s")
     return SessionLost("error", f"{what}: {describe(error)}")

@@ -82,6 +82,9 @@ class Session:
         self.publisher = Publisher(
             await self._channel(publishing, confirms=True), self._settings.operation_timeout_seconds
         )
+        # Twice: a broker under a memory or disk alarm still confirms the first message of a new connection, and blocks
+        # it then. A session that took this for health would be ready, for seconds, again and again.
+        await self.publisher.check()
         await self.publisher.check()
 
     async def _connect(self, purpose: str) -> AbstractConnection:

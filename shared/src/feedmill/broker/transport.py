@@ -8,6 +8,7 @@ as soon as a turn adds nothing, what there is goes out.
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Any
 
 from aio_pika.connection import Connection
@@ -31,6 +32,13 @@ class GatheringConnection(Connection):
         """Drop the socket, whatever became of it: one that stood as its opening was cancelled is nobody's to close."""
         if self._factory.transport is not None:
             self._factory.transport.abort()
+
+    def __del__(self) -> None:
+        """Drop a socket that nobody closed. The library's own closes it on whatever thread collects the object, which
+        fails on any but the event loop's: "coroutine was never awaited", and the socket stays open."""
+        with suppress(AttributeError, RuntimeError):  # never opened; the loop is closed
+            if not self.is_closed and self._factory.transport is not None:
+                self.loop.call_soon_threadsafe(self._factory.transport.abort)
 
 
 class GatheringWriter(asyncio.StreamWriter):
