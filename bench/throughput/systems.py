@@ -8,7 +8,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pika
@@ -93,6 +93,32 @@ def ours() -> System:
     return System("feedmill encode", (sys.executable, "-m", "feedmill_encode"))
 
 
+def on_onnx(system: System) -> list[System]:
+    """One of ours on ONNX Runtime, in fp32 and in int8."""
+    return [
+        replace(
+            system,
+            name=f"{system.name}, onnx{'' if precision == 'fp32' else ' int8'}",
+            environment={
+                "FEEDMILL_BACKEND": "onnx",
+                "FEEDMILL_ONNX_DIR": str(exported(system, precision)),
+                "FEEDMILL_ONNX_PRECISION": precision,
+            },
+        )
+        for precision in ("fp32", "int8")
+    ]
+
+
+def exported(system: System, precision: str) -> Path:
+    """The folder of the exports, with the one of ``system``'s default model: made where it is not there yet."""
+    folder = ROOT / ".cache" / "bench-exports"
+    if not list(folder.glob(f"{system.route}-*-{precision}-*/export.json")):
+        print(f"exporting {system.route} in {precision} ...", flush=True)
+        command = [*system.command, "export-onnx", "--out", str(folder), "--precision", precision]
+        subprocess.run(command, check=True, capture_output=True)
+    return folder
+
+
 def first_systems(model: str) -> list[System]:
     python = environment("bench-venv", "requirements.txt")
     return [
@@ -131,23 +157,35 @@ def without_a_model() -> list[System]:
 
 
 def toxic_systems(folder: Path) -> list[System]:
-    """The default model, BERT-base and T5-small's shape with random weights, ours and one text at a time."""
-    from random_models import make_bert, make_t5
+    """The default model, BERT-base and T5-small's shape with random weights, ours and one text at a time.
+
+    The first system knows nothing of the default model's adapter: beside that runs a plain classifier of its size.
+    """
+    from random_models import make_bert, make_minilm, make_t5
 
     python = environment("bench-venv", "requirements.txt")
-    bert, writer = str(make_bert(folder / "bert-base")), str(make_t5(folder / "t5-small"))
+    small, bert, writer = (
+        str(make(folder / name))
+        for make, name in ((make_minilm, "minilm"), (make_bert, "bert-base"), (make_t5, "t5-small"))
+    )
     labels = {"FEEDMILL_TOXIC_LABELS": "toxic", "FEEDMILL_CLEAN_LABELS": "clean", "FEEDMILL_TEXT_PREFIX": ""}
     command = (sys.executable, "-m", "feedmill_toxic")
 
     def toxic(name: str, command: tuple[str, ...], share: float, **settings: str) -> System:
         return System(name, command, share, "toxic", environment=settings)
 
+    def first(name: str, share: float, model: str) -> System:
+        return toxic(f"first system, {name}", (python, str(PROGRAMS / "first_toxic.py"), model), share)
+
+    own = toxic("feedmill toxic, default model", command, 1.0)
     return [
-        toxic("feedmill toxic, default model", command, 1.0),
+        first("default model's size", 0.5, small),
+        own,
+        *on_onnx(own),
+        first("BERT-base", 0.1, bert),
         toxic("feedmill toxic, BERT-base", command, 0.2, FEEDMILL_MODEL=f"file://{bert}", **labels),
-        toxic("first system, BERT-base", (python, str(PROGRAMS / "first_toxic.py"), bert), 0.1),
+        first("T5-small", 0.2, writer),
         toxic("feedmill toxic, T5-small", command, 0.4, FEEDMILL_MODEL=f"file://{writer}", **labels),
-        toxic("first system, T5-small", (python, str(PROGRAMS / "first_toxic.py"), writer), 0.2),
     ]
 
 

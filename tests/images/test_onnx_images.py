@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 
 import pytest
@@ -13,6 +14,8 @@ from support.images import USER, container, docker, image, restricted
 from support.workers import Servers
 
 IMAGES = ("toxic-onnx", "encode-onnx")
+NEEDED = "NEED_ONNX_IMAGES" in os.environ
+"""Set by ``make ci-images-onnx``; elsewhere they are tested where they were built."""
 LARGEST_MB = 420
 
 
