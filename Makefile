@@ -12,12 +12,16 @@ IMAGE_TAG ?= dev
 IMAGE_ARGS ?=
 PYTHON_IMAGE ?=
 BUILD_IMAGE ?= $(PYTHON_IMAGE)
+# Debian's suites whose RabbitMQ `make test-brokers` fetches, the kinds of queues, and what it runs.
+BROKERS ?= trixie sid
+QUEUES ?= classic quorum
+BROKER_TESTS ?= tests/integration/broker tests/e2e/test_crash.py tests/e2e/test_contract.py
 BIN := .venv/bin
 SUITES := $(wildcard tests/unit tests/integration tests/charts tests/e2e tests/faults)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev run up down status test test-unit test-integration test-e2e faults soak coverage charts charts-docs e2e \
-  lint format docs lock train-toxic bench bench-quick bench-hint images images-onnx image-base test-images ci-images ci-images-onnx sbom scan clean
+.PHONY: help setup setup-dev run up down status test test-unit test-integration test-e2e faults soak hostile fuzz test-brokers coverage charts \
+  charts-docs e2e lint format docs lock train-toxic bench bench-quick bench-hint images images-onnx image-base test-images ci-images ci-images-onnx sbom scan clean
 
 help: ## Show these lines
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-18s %s\n", $$1, $$2 }' Makefile
@@ -57,6 +61,19 @@ faults: setup-dev ## Run load under every fault, alone and mixed, with an accoun
 
 soak: setup-dev ## Run load for an hour (SOAK_SECONDS), look for leaks and drift, plot to .cache/faults/soak.png
 	@FAULTS=full SOAK_SECONDS=$${SOAK_SECONDS:-3600} $(BIN)/pytest tests/faults/test_soak.py -p no:randomly -s $(ARGS)
+
+hostile: setup-dev ## Send 100,000 hostile messages (HOSTILE) through three workers, good ones in between: minutes
+	@HOSTILE=$${HOSTILE:-100000} $(BIN)/pytest tests/e2e/test_hostile.py -p no:randomly -s $(ARGS)
+
+fuzz: setup-dev ## Fuzz the decoders for two minutes (FUZZ_SECONDS) with atheris, installed apart into .cache/fuzz
+	@$(BIN)/pip install -q --no-deps --target .cache/fuzz atheris==3.0.0
+	@PYTHONPATH=.cache/fuzz $(BIN)/python tests/fuzz/decoders.py -max_total_time=$${FUZZ_SECONDS:-120} $(ARGS)
+
+test-brokers: setup-dev ## Run the broker's tests on other versions (BROKERS="trixie sid": 4.0 and the newest), QUEUES="classic quorum"
+	@set -e; for suite in $(BROKERS); do for queues in $(QUEUES); do \
+	  echo "$$suite, $$queues queues: $$($(BIN)/python scripts/other_broker.py $$suite .cache/brokers/$$suite)"; \
+	  FEEDMILL_CACHE=$$PWD/.cache/brokers/$$suite TEST_QUEUE_TYPE=$$queues $(BIN)/pytest $(BROKER_TESTS) $(ARGS); \
+	done; done
 
 coverage: setup-dev ## Run all tests, and write the coverage to coverage.xml too
 	@$(BIN)/pytest $(SUITES) --cov --cov-report=term --cov-report=xml $(ARGS)

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 import pymongo
 from bson import ObjectId
 
+from faults import clock
 from faults.frames import amqp_frames, mongo_frames
 from faults.ledger import Ledger, wait_for
 from faults.points import Points
@@ -29,6 +30,7 @@ from feedmill.contract import ROUTES
 from feedmill_local.database import Database
 from feedmill_local.ports import free_ports
 from feedmill_local.rabbitmq import RabbitNode
+from support.ci import queue_type
 from support.workers import STOP_SECONDS, WorkerProcess
 
 START_SECONDS = 300.0  # torch alone takes a minute to import on a busy machine
@@ -70,6 +72,8 @@ class Arena:
     seed: int
     workers: tuple[str, ...] = ("toxic", "encode", "hint")
     per_second: float = 12.0
+    has_clock: bool = False
+    """Whether the workers' wall clock can be set."""
     settings: dict[str, str] = field(default_factory=dict)
     ledger: Ledger = field(default_factory=Ledger)
     first_holdings: dict[str, tuple[int, Holdings]] = field(default_factory=dict)
@@ -86,6 +90,7 @@ class Arena:
         self._ports = dict(zip(self.workers, free_ports(len(self.workers)), strict=True))
         self.processes: dict[str, WorkerProcess] = {}
         self._lock = threading.RLock()
+        self.set_clock("+0")
         self.points = Points(lambda: {worker: pid for worker, (pid, _) in self._targets().items()})
         self.broker_proxy.watch(self.points.at_broker)
         self.database_proxy.watch(self.points.at_database)
@@ -132,6 +137,8 @@ class Arena:
             "MONGO_URI": directly(behind(self.database.uri, self.database_proxy)),
             "DATABASE_NAME": self.database_name,
             "FEEDMILL_PROBE_PORT": str(port),
+            "FEEDMILL_QUEUE_TYPE": queue_type(),
+            **(clock.environment(self.folder / "clock") if self.has_clock else {}),
             **self.settings,
         }
         log = self.folder / f"{worker}.log"
@@ -163,6 +170,10 @@ class Arena:
         expected = -signal.SIGKILL if number is signal.SIGKILL else 0
         assert code == expected, f"{worker} ended with {code} {point}:\n{self.processes[worker].tail()}"
         self.start_worker(worker)
+
+    def set_clock(self, offset: str) -> None:
+        """Shift the workers' wall clock by so much from the machine's: +2d, -1h. Needs ``has_clock``."""
+        (self.folder / "clock").write_text(offset, encoding="ascii")
 
     def signal(self, worker: str, number: signal.Signals) -> None:
         self.processes[worker].process.send_signal(number)

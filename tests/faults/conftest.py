@@ -64,7 +64,7 @@ def run_under(new_arena: NewArena, request: pytest.FixtureRequest) -> Callable[.
     def run(*names: str, seconds: float = 0.0, **given: Any) -> Verdict:
         began = time.monotonic()
         done: list[str] = []
-        with new_arena(**given) as arena:
+        with new_arena(has_clock="clock_jumps" in names, **given) as arena:
             clean = effects.clean_run(arena)
             arena.start_load()
             arena.until_accepted(LOAD_BEFORE)

@@ -159,6 +159,35 @@ def disk_alarm(arena: Arena) -> None:
     arena.node.ctl("set_disk_free_limit", "50MB")
 
 
+def consumer_timeout(arena: Arena) -> None:
+    """The broker loses its patience with consumers that hold messages too long, as the database is away meanwhile.
+
+    RabbitMQ up to 4.2 closes the channel then, later versions cancel the consumer.
+    """
+    arena.node.ctl("eval", CONSUMER_TIMEOUT.format(timeout=1_000, tick=500))
+    arena.database_proxy.stall("up", "down")
+    _hold(arena, 8, 12)
+    arena.database_proxy.stall()
+    arena.node.ctl("eval", CONSUMER_TIMEOUT.format(timeout=1_800_000, tick=60_000))
+
+
+CONSUMER_TIMEOUT = (
+    "application:set_env(rabbit, consumer_timeout, {timeout}), "
+    "application:set_env(rabbit, channel_tick_interval, {tick})."
+)
+
+
+# ---- the clock
+
+
+def clock_jumps(arena: Arena) -> None:
+    """The workers' wall clock goes two days ahead, back to a day ago, and home; their monotonic clock does not."""
+    for offset in ("+2d", "-1d", "+0"):
+        arena.set_clock(offset)
+        arena.until_accepted(20)
+        arena.until_healed(f"clock {offset}")
+
+
 # ---- network to the broker
 
 
@@ -341,6 +370,8 @@ NEMESES: dict[str, Nemesis] = {
         consumers_cancelled,
         memory_alarm,
         disk_alarm,
+        consumer_timeout,
+        clock_jumps,
         broker_cut,
         broker_refuses,
         broker_unreachable,

@@ -10,6 +10,7 @@ from typing import Any
 from feedmill.lifecycle import Shutdown
 from feedmill.settings import BatchSettings, BrokerSettings, LogSettings, ProbeSettings
 from feedmill.worker import Worker, WorkerKind, WorkerSettings
+from support.ci import queue_type
 
 WAIT_SECONDS = 30.0
 
@@ -21,6 +22,7 @@ def settings(rabbit_url: str, *, batch: BatchSettings | None = None, **broker: A
         "operation_timeout_seconds": 5,
         "reconnect_max_seconds": 0.5,
         "retry_delays_seconds": (1, 2),
+        "queue_type": queue_type(),
     }
     return WorkerSettings(
         broker=BrokerSettings(url=rabbit_url, **(quick | broker)),

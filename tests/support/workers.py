@@ -17,6 +17,7 @@ from typing import Any
 
 from feedmill_local.ports import free_ports
 from support.amqp import poll
+from support.ci import queue_type
 
 START_SECONDS = 120.0
 STOP_SECONDS = 60.0
@@ -99,6 +100,7 @@ class Servers:
             "FEEDMILL_PROBE_HOST": "127.0.0.1",
             "FEEDMILL_LOG_FORMAT": "json",
             "FEEDMILL_THREADS": "1",
+            "FEEDMILL_QUEUE_TYPE": queue_type(),
         }
 
 

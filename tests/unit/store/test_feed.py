@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -38,3 +39,33 @@ async def test_what_a_refusal_means(error: Exception, token: Any, meaning: type[
     with pytest.raises(meaning):
         async with ChangeFeed(Refusing(error), token, 1.0):
             pass
+
+
+class Interrupted:
+    """A stream whose call hangs in an outage, and that can't be closed under it."""
+
+    alive = True
+    resume_token = TOKEN
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    async def try_next(self) -> None:
+        self.calls += 1
+        if self.calls > 1:  # the first opens it
+            await asyncio.Event().wait()
+
+    async def close(self) -> None:
+        raise AttributeError("a session that the other thread has ended")
+
+
+class Watched:
+    def watch(self, *_: Any, **__: Any) -> Any:
+        return Interrupted()
+
+
+async def test_an_outage_is_told_whatever_closing_under_a_running_call_raises() -> None:
+    """Found by a database that could not be reached, after both servers had been killed: a traceback in hint's log."""
+    with pytest.raises(Outage, match="no change stream within"):
+        async with ChangeFeed(Watched(), None, 0.01) as feed:
+            await feed.changes()

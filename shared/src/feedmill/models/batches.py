@@ -53,18 +53,20 @@ def run_portions(
     budget: int,
     forward: Callable[[Sequence[Sequence[int]]], NDArray[np.float32]],
     lanes: int = 1,
+    cut: Callable[[Sequence[int], int], list[list[int]]] = packed_batches,
 ) -> NDArray[np.float32]:
     """``forward`` over texts in portions of ``budget`` tokens; its rows ``[texts, …]`` in the texts' order.
 
-    ``rows`` holds one or more. A worker gives each lane a batch of one portion. Whoever brings more at once (a
-    backfill, an evaluation) has them run ``lanes`` at a time.
+    ``rows`` holds one or more. A worker gives each lane a batch of ``budget`` tokens. Whoever brings more at once (a
+    backfill, an evaluation) has its portions run ``lanes`` at a time.
     """
-    portions = packed_batches([len(row) for row in rows], budget)
+    lengths = [len(row) for row in rows]
+    portions = cut(lengths, budget)
 
     def one(indexes: list[int]) -> NDArray[np.float32]:
         return forward([rows[index] for index in indexes])
 
-    if len(portions) > 1 and lanes > 1:
+    if len(portions) > 1 and lanes > 1 and sum(lengths) > budget:
         with ThreadPoolExecutor(lanes, thread_name_prefix="portion") as executor:
             parts = list(executor.map(one, portions))
     else:

@@ -12,12 +12,12 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from feedmill.errors import ModelError
-from feedmill.models.batches import run_portions
+from feedmill.models.batches import length_sorted_batches, run_portions
 from feedmill.models.exports.record import GRAPH, Export
 from feedmill.models.lanes import Lanes
 from feedmill.models.tokens import Tokens
 
-# Tokens of one forward pass, as on torch (feedmill.models.packed): from 256 on more made no difference.
+# Places of one forward pass, those that hold no token too: from 256 on more made no difference.
 TOKEN_BUDGET = 1024
 
 Feeds = dict[str, NDArray[Any]]
@@ -40,7 +40,8 @@ class Session:
             numbers: NDArray[np.float32] = self._session.run(None, feeds)[0]
             return numbers
 
-        return run_portions([text.ids for text in batch], TOKEN_BUDGET, forward, self._lanes)
+        # Attention is over the rectangle: a long text among short ones would cost its length squared for each of them.
+        return run_portions([text.ids for text in batch], TOKEN_BUDGET, forward, self._lanes, length_sorted_batches)
 
 
 def open_session(graph: Path, threads: int) -> Any:
