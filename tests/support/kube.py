@@ -18,7 +18,8 @@ import kmock as kmock_module
 from aiohttp import web
 
 from feedmill_rollouts.cluster import Cluster
-from feedmill_rollouts.reconcile import Reconciler, Window
+from feedmill_rollouts.looking import Window
+from feedmill_rollouts.reconcile import Reconciler
 
 NAMESPACE = "shop"
 LABELS = {"app.kubernetes.io/name": "feedmill", "app.kubernetes.io/instance": "shop"}
@@ -110,6 +111,7 @@ class World:
         }
     )
     jobs_fail: set[str] = field(default_factory=set)
+    jobs_hang: set[str] = field(default_factory=set)
     now: datetime = datetime(2026, 1, 1, tzinfo=UTC)
     windows: dict[str, Window] = field(default_factory=dict)
     requests: list[tuple[str, str]] = field(default_factory=list)
@@ -200,6 +202,8 @@ class World:
         if raw.get("status"):
             return
         kind = next((kind for kind in ("reactivate", *KINDS) if f"-{kind}-" in name), "")
+        if kind in self.jobs_hang:
+            return
         if kind in self.jobs_fail:
             self.change("jobs", name, {"status": {"conditions": [{"type": "Failed", "status": "True"}]}})
             return
@@ -249,6 +253,30 @@ class World:
                 # kmock asks its filters about every request so far, at each request: the log is kept here instead.
                 self.requests += [(r.method.value.upper(), str(r.url)) for r in self.kmock._requests]
                 self.kmock._requests.clear()
+
+    async def delete(self, name: str, seconds: float = 5) -> None:
+        """The ModelRollout is deleted, as kopf's handler does it: again and again until it may go."""
+        self.change("rollouts", name, {
+            "metadata": {"deletionTimestamp": self.now.isoformat(), "finalizers": ["feedmill.dev/rollouts"]}
+        })  # fmt: skip
+        pause: float | None = 0.0
+        while pause is not None:
+            self.now += timedelta(seconds=seconds)
+            self.control()
+            async with aiohttp.ClientSession() as http, aiohttp.ClientSession() as pods:
+                reconciler = Reconciler(Cluster(http, self.server, NAMESPACE), pods, self.windows)
+                pause = await reconciler.forget(name, self.now)
+        self.control()
+        self.remove("rollouts", name)
+
+    def commands(self, kind: str) -> list[list[str]]:
+        """What the Jobs of a kind run, without python3 -m."""
+        jobs = [job.raw for name, job in self.objects("jobs").items() if f"-{kind}-" in name]
+        return [job["spec"]["template"]["spec"]["containers"][0]["command"][2:] for job in jobs]
+
+    def annotate(self, name: str, verb: str) -> None:
+        rollout_id = self.get("rollouts", name).raw["status"]["rolloutId"]
+        self.change("rollouts", name, {"metadata": {"annotations": {f"feedmill.dev/{verb}": rollout_id}}})
 
     def writes(self) -> int:
         return sum(method != "GET" for method, _ in self.requests)

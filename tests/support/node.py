@@ -65,9 +65,13 @@ class Node:
                 assert pod.process.process.returncode == 0, pod.process.tail()
                 self.it.remove("pods", name)
                 del self.pods[name]
-        for name, found in self.it.objects("jobs").items():
+        jobs = self.it.objects("jobs")
+        for name, found in jobs.items():
             if not found.raw.get("status"):
                 self._control_job(name, found.raw)
+        for name, process in self.jobs.items():
+            if name not in jobs and process.poll() is None:
+                process.terminate()
 
     def _mount(self) -> None:
         for name, found in self.it.objects("configmaps").items():

@@ -63,9 +63,9 @@ class Cluster:
             raise
 
     async def list(self, resource: Resource, labels: Mapping[str, str]) -> list[JsonObject]:
-        """Objects with all these labels. Raises ApiError."""
+        """Objects with all these labels; without any, all. Raises ApiError."""
         selector = quote(",".join(f"{name}={value}" for name, value in labels.items()), safe="")
-        found = await self._ask("GET", f"{self._url(resource)}?labelSelector={selector}")
+        found = await self._ask("GET", f"{self._url(resource)}{f'?labelSelector={selector}' if selector else ''}")
         items: list[JsonObject] = found.get("items") or []
         return [item for item in items if labels.items() <= (item["metadata"].get("labels") or {}).items()]
 
@@ -113,6 +113,17 @@ class Cluster:
                 return found
         except (aiohttp.ClientError, TimeoutError, json.JSONDecodeError) as error:
             raise ApiError(0, what, type(error).__name__) from error
+
+
+def merge_patch(before: JsonObject, after: JsonObject) -> JsonObject:
+    """The JSON merge patch (RFC 7386) that makes ``after`` of ``before``: what is gone is null, lists are replaced."""
+    changed: JsonObject = dict.fromkeys(before.keys() - after.keys())
+    for name, value in after.items():
+        if name in before and before[name] == value:
+            continue
+        known = before.get(name)
+        changed[name] = merge_patch(known, value) if isinstance(known, dict) and isinstance(value, dict) else value
+    return changed
 
 
 def _message(text: str) -> str:

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 
-from feedmill_rollouts.moves import approval, end, job_error, judge, next_attempt, or_overdue, roll_back, since, verdict
+from feedmill_rollouts.moves import (
+    approval,
+    job_error,
+    judge,
+    keep_space,
+    migrate_of,
+    next_attempt,
+    or_overdue,
+    roll_back,
+    verdict,
+)
 from feedmill_rollouts.observed import Observation
-from feedmill_rollouts.spec import Migrate, Spec
+from feedmill_rollouts.spec import Spec
 from feedmill_rollouts.status import MAX_CHECKS, Check, Status
 
 
@@ -23,11 +33,14 @@ def backfilling(spec: Spec, status: Status, seen: Observation, now: datetime) ->
     if failed := verdict(spec, judged, now):
         return failed
     if seen.job.state == "succeeded" and seen.job.answer.get("space"):
+        new = str(seen.job.answer["space"])
         return replace(
-            judged, phase="Verifying", spaces={**judged.spaces, "new": str(seen.job.answer["space"])},
+            keep_space(judged, new), phase="Verifying", spaces={**judged.spaces, "new": new},
             message="the new space is measured",
         )  # fmt: skip
     if seen.job.state in ("failed", "succeeded"):
+        if known := seen.job.answer.get("space"):  # what it has encoded stays, for the next run or to be dropped
+            judged = replace(judged, spaces={**judged.spaces, "new": str(known)})
         return next_attempt(judged, now, f"backfill: {job_error(seen)}")
     if seen.backfill and dict(seen.backfill) != dict(judged.backfill):
         done, total = seen.backfill.get("done", "?"), seen.backfill.get("total", "?")
@@ -77,31 +90,3 @@ def switching(spec: Spec, status: Status, seen: Observation, now: datetime) -> S
     if seen.job.state == "failed":
         return next_attempt(status, now, f"activate: {job_error(seen)}")
     return or_overdue(spec, status, now, "the switch is not done")
-
-
-def retaining(spec: Spec, status: Status, _: Observation, now: datetime) -> Status:
-    if now >= since(status) + timedelta(seconds=migrate_of(spec).keep_seconds):
-        return replace(status, phase="Dropping", attempt=0, message="the old space is dropped")
-    return status
-
-
-def dropping(_: Spec, status: Status, seen: Observation, now: datetime) -> Status:
-    if seen.job.state == "succeeded":
-        return end(status, now, "the old space is dropped")
-    if seen.job.state == "failed":
-        # Nothing depends on it: an old space that stays costs room, no more.
-        return end(status, now, f"the old space could not be dropped: {job_error(seen)}")
-    return status
-
-
-def restoring(_: Spec, status: Status, seen: Observation, now: datetime) -> Status:
-    if seen.job.state == "succeeded":
-        return end(status, now, status.message.partition(" |")[0])
-    if seen.job.state == "failed":
-        return next_attempt(status, now, f"restore: {job_error(seen)}", limit=None)
-    return status
-
-
-def migrate_of(spec: Spec) -> Migrate:
-    assert spec.migrate is not None  # noqa: S101 (for the type checker; these phases are an encoder's)
-    return spec.migrate

@@ -6,32 +6,35 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from feedmill_rollouts.observed import Observation
-from feedmill_rollouts.spec import JsonObject, Model, Spec
+from feedmill_rollouts.spec import JsonObject, Migrate, Model, Spec
 from feedmill_rollouts.status import MAX_CHECKS, MAX_HISTORY, Check, Phase, Status, stamp
 
 MAX_ATTEMPTS = 5
 """Runs of a Job: each finds only what the ones before left."""
 
 
-def begin(spec: Spec, status: Status, wanted: Model, now: datetime) -> Status:
-    """A new rollout, from the stable model, whatever the last one left."""
-    assert status.stable is not None  # noqa: S101 (for the type checker; _next has looked)
+def begin(spec: Spec, status: Status, wanted: Model, stable: Model, now: datetime) -> Status:
+    """A new rollout, from what the target is told to run now: Helm may have changed that since the last one."""
     fresh = Status(
         phase="Starting",
         rollout_id=f"{spec.key}-{status.runs + 1}",
         runs=status.runs + 1,
+        worker=spec.worker,
+        target=spec.target,
         owned=status.owned,
         observed_generation=status.observed_generation,
-        stable=status.stable,
+        stable=stable,
         candidate=wanted,
         started_at=now,
         phase_at=now,
-        routing_generation=status.routing_generation,
+        # Above whatever the ModelRollout that had this target before has counted to.
+        routing_generation=max(status.routing_generation, int(now.timestamp())),
+        leftovers=status.leftovers,
         conditions=status.conditions,
         history=status.history,
         message=f"starting a candidate with {wanted.title}",
     )
-    if wanted.key == status.stable.key:
+    if wanted.key == stable.key:
         text = f"the stable worker runs {wanted.title}"
         done = replace(fresh, phase="Completed", outcome="Completed", reason="AlreadyStable", message=text)
         return replace(done, candidate=None, ended_at=now)
@@ -55,17 +58,33 @@ def resume(status: Status, now: datetime) -> Status:
 
 
 def roll_back(status: Status, now: datetime, reason: str, message: str) -> Status:
+    """The way back begins. After a switch the model stays until the old space is the active one again."""
     return replace(
         status,
         phase="RollingBack",
         outcome="Aborted",
         reason=reason,
         message=message,
-        promoted=False,
+        stable=status.former or status.stable,
+        former=None,
+        promoted=status.promoted and status.switched,
         paused_at=None,
         attempt=0,
         ended_at=now,
     )
+
+
+def leave_space(status: Status, name: object, due: datetime) -> Status:
+    """Remember to drop the space ``name`` at ``due``: until then a retry finds what has been encoded."""
+    if not name:
+        return status
+    others = tuple(entry for entry in status.leftovers if entry.get("space") != name)
+    return replace(status, leftovers=(*others, {"space": str(name), "dropAt": stamp(due)}))
+
+
+def keep_space(status: Status, name: object) -> Status:
+    """The space ``name`` is in use again."""
+    return replace(status, leftovers=tuple(entry for entry in status.leftovers if entry.get("space") != name))
 
 
 def end(status: Status, now: datetime, message: str) -> Status:
@@ -89,7 +108,9 @@ def end(status: Status, now: datetime, message: str) -> Status:
         phase="Completed" if is_completed else "Aborted",
         stable=model,
         ended_at=ended,
+        former=None,
         drain="",
+        dropping="",
         attempt=0,
         message=message or f"the stable worker runs {model.title if model else '?'}",
         history=(entry, *others)[:MAX_HISTORY],
@@ -146,3 +167,8 @@ def verdict(spec: Spec, status: Status, now: datetime) -> Status | None:
     if last is not None and status.inconclusives > spec.analysis.inconclusive_limit:
         return roll_back(status, now, "Inconclusive", f"{status.inconclusives} checks without an answer: {last.reason}")
     return None
+
+
+def migrate_of(spec: Spec) -> Migrate:
+    assert spec.migrate is not None  # noqa: S101 (for the type checker; only an encoder's phases ask)
+    return spec.migrate

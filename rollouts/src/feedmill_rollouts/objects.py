@@ -16,6 +16,8 @@ GROUP = "feedmill.dev"
 MODEL_ANNOTATION = f"{GROUP}/model"
 """On the stable worker's pod template: the key of the model. Changing it restarts the pods. The operator's alone."""
 HASH_ANNOTATION = f"{GROUP}/template"
+ROLLOUT_LABEL, JOB_LABEL = f"{GROUP}/rollout", f"{GROUP}/job"
+"""On Jobs and their pods: the rollout's id, and the Job's kind."""
 ROUTING_ANNOTATION = f"{GROUP}/routing"
 """On the stable worker's pods: the routing's generation. A changed pod makes its kubelet refresh mounted ConfigMaps now
 instead of within a minute or two."""
@@ -39,7 +41,8 @@ def routing_config_name(target: str) -> str:
 
 
 def job_name(rollout: str, rollout_id: str, job: JobWanted) -> str:
-    return f"{rollout[:30]}-{rollout_id}-{job.kind}-{job.attempt}"
+    kind = f"drop-{fingerprint(job.arguments)[:6]}" if job.kind == "drop" else job.kind  # one rollout may drop several
+    return f"{rollout[:30]}-{rollout_id}-{kind}-{job.attempt}"
 
 
 def owner(rollout: JsonObject) -> JsonObject:
@@ -56,28 +59,33 @@ def owner(rollout: JsonObject) -> JsonObject:
 
 def model_config(target: str, model: Model, chart_model: Mapping[str, str]) -> JsonObject:
     """The model, over what the chart says. Settings that came with the chart's model and that this one does not have
-    are set to nothing, which workers read as not set: a threshold made for one model never judges another's scores."""
+    are set to nothing, which workers read as not set: a threshold made for one model never judges another's scores.
+
+    Nothing at all for the chart's own model: then it is Helm's to change again.
+    """
+    if model.key == model_of(chart_model).key:
+        return _config(model_config_name(target), {})
     blank = dict.fromkeys(name for name in chart_model if name not in NOT_MODEL) if model.uri else {}
-    data = dict.fromkeys(blank, "") | model.environment()
-    return {
-        "apiVersion": "v1",
-        "kind": "ConfigMap",
-        "metadata": {"name": model_config_name(target), "labels": _own_labels()},
-        "data": data,
-    }
+    return _config(model_config_name(target), dict.fromkeys(blank, "") | model.environment())
+
+
+def model_of(data: Mapping[str, str]) -> Model:
+    """The model that a worker's environment of this content names."""
+    settings = {k: v for k, v in data.items() if v and k != "FEEDMILL_MODEL" and k not in NOT_MODEL}
+    return Model(data.get("FEEDMILL_MODEL", ""), "", settings)
+
+
+def _config(name: str, data: dict[str, str]) -> JsonObject:
+    metadata: JsonObject = {"name": name, "labels": _own_labels()}
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data}
 
 
 def routing_config(target: str, routing: RoutingWanted, rollout: JsonObject) -> JsonObject:
     """Owned by the rollout: where that is deleted, the file goes, and nothing is routed."""
     content = {"mode": routing.mode, "share": routing.share_percent, "generation": routing.generation}
-    return {
-        "apiVersion": "v1",
-        "kind": "ConfigMap",
-        "metadata": {
-            "name": routing_config_name(target), "labels": _own_labels(), "ownerReferences": [owner(rollout)]
-        },
-        "data": {"routing.json": json.dumps(content)},
-    }  # fmt: skip
+    found = _config(routing_config_name(target), {"routing.json": json.dumps(content)})
+    found["metadata"]["ownerReferences"] = [owner(rollout)]
+    return found
 
 
 def candidate_deployment(
@@ -127,17 +135,17 @@ def candidate_replicas(stable: JsonObject, share_percent: float) -> int:
 
 
 def job(
-    deployment: JsonObject, name: str, command: Sequence[str], rollout: JsonObject, environment: Mapping[str, str],
-    *, is_orphan: bool = False,
+    deployment: JsonObject, name: str, labels: Mapping[str, str], command: Sequence[str],
+    environment: Mapping[str, str], rollout: JsonObject | None,
 ) -> JsonObject:  # fmt: skip
     """A Job that runs ``command`` as the Deployment's pods would: image, settings, Secrets, volumes.
 
-    Its last word comes from the container's termination log. ``is_orphan``: it outlives the rollout.
+    Its last word comes from the container's termination log. ``rollout``: with whose end it goes, or None.
     """
     template = copy.deepcopy(deployment["spec"]["template"])
     component = f"{_component(deployment)}-job"
     template["metadata"] = {
-        "labels": {**(template["metadata"].get("labels") or {}), COMPONENT: component, "job-name": name}
+        "labels": {**(template["metadata"].get("labels") or {}), **labels, COMPONENT: component, "job-name": name}
     }
     pod = template["spec"]
     pod["restartPolicy"] = "Never"
@@ -149,7 +157,7 @@ def job(
     container["terminationMessagePolicy"] = "FallbackToLogsOnError"
     _set_environment(template, environment)
     metadata: JsonObject = {"name": name, "labels": {**template["metadata"]["labels"], **_own_labels()}}
-    if not is_orphan:
+    if rollout is not None:
         metadata["ownerReferences"] = [owner(rollout)]
     spec = {"backoffLimit": 6, "ttlSecondsAfterFinished": 86_400, "template": template}
     return {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": spec}
@@ -180,6 +188,12 @@ def metrics_port(pod: JsonObject) -> int:
     """The port of a pod's metrics: the one named http, else 8080."""
     ports: list[JsonObject] = worker_container(pod["spec"]).get("ports") or []
     return next((int(port["containerPort"]) for port in ports if port.get("name") == "http"), 8080)
+
+
+def template_hash(deployment: JsonObject) -> str:
+    """Of a candidate's Deployment: the fingerprint of the template that it was made with."""
+    annotations = deployment["spec"]["template"]["metadata"].get("annotations") or {}
+    return str(annotations.get(HASH_ANNOTATION, ""))
 
 
 def fingerprint(value: Any) -> str:

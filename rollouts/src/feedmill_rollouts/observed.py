@@ -26,8 +26,14 @@ class Observation:
     """The cluster, as far as a decision needs it. What could not be looked at is False, absent or None."""
 
     target_found: bool = False
+    claimed_by: str = ""
+    """Another ModelRollout that has the target; this one must touch nothing."""
+    is_deleted: bool = False
+    """The ModelRollout is being deleted."""
     stable_model: Model | None = None
     """What the target's pods are told to run."""
+    chart_key: str = ""
+    """The key of the model that the chart alone would give them."""
     stable_ready: bool = False
     """Every pod of the target runs the present template, and is ready (also where it is scaled to zero)."""
     promoted_key: str = ""
@@ -40,6 +46,10 @@ class Observation:
     check: Check | None = None
     """A check over a window that ended now, where one was due."""
     job: JobSeen = field(default_factory=JobSeen)
+    can_make_jobs: bool = False
+    """Whether there is a Deployment, the target or else the candidate, that a Job can be made from."""
+    is_halted: bool = False
+    """On the way back: no Job that leads forward runs any more, nor a pod of one."""
     backfill: Mapping[str, Any] = field(default_factory=dict)
     """``done`` and ``total`` posts, as the candidate's metrics tell."""
     approved: str = ""
@@ -90,6 +100,8 @@ class Desired:
     """False: there must be no candidate."""
     stable_model: Model | None = None
     job: JobWanted | None = None
+    is_halted: bool = False
+    """True: no Job that leads forward may run; ``job`` is made only once none does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,3 +121,5 @@ class Decision:
     desired: Desired
     next_seconds: float
     events: tuple[Event, ...] = ()
+    fault: str = ""
+    """Why the spec can't be followed."""

@@ -15,16 +15,17 @@ from kopf import OperatorRegistry
 
 from feedmill_rollouts import kindness
 from feedmill_rollouts.cluster import ApiError, Cluster
+from feedmill_rollouts.looking import Window
 from feedmill_rollouts.metrics import METRICS
 from feedmill_rollouts.objects import GROUP
-from feedmill_rollouts.reconcile import Reconciler, Window, utc_now
+from feedmill_rollouts.reconcile import Reconciler, utc_now
 
 log = logging.getLogger(__name__)
 
 FINALIZER = f"{GROUP}/rollouts"
 RETRY_SECONDS = 5.0
-FORGET_TRIES = 6
-"""A deletion that fails so often goes through all the same: a finalizer must never hold an object for ever."""
+FORGET_SECONDS = 900.0
+"""A deletion that fails for so long goes through all the same: a finalizer must never hold an object for ever."""
 
 
 class Rollouts:
@@ -41,7 +42,7 @@ class Rollouts:
     def register(self, registry: OperatorRegistry) -> None:
         resource = (GROUP, "v1alpha1", "modelrollouts")
         kopf.on.event(*resource, registry=registry)(self.on_event)
-        kopf.on.delete(*resource, registry=registry, retries=FORGET_TRIES, backoff=RETRY_SECONDS / self._speed)(
+        kopf.on.delete(*resource, registry=registry, timeout=FORGET_SECONDS, backoff=RETRY_SECONDS / self._speed)(
             self.on_delete
         )
         kopf.daemon(*resource, registry=registry, cancellation_timeout=10, backoff=RETRY_SECONDS / self._speed)(
@@ -61,9 +62,13 @@ class Rollouts:
         settings.watching.server_timeout = 300
         settings.networking.request_timeout = 30
 
-    async def on_event(self, name: str, **_: Any) -> None:
-        """Something changed: the daemon looks at once."""
+    async def on_event(self, name: str, event: kopf.RawEvent, **_: Any) -> None:
+        """Something changed: the daemon looks at once. Where one is gone, another may have waited for its target."""
         self._changed.setdefault(name, asyncio.Event()).set()
+        if event["type"] == "DELETED":
+            self._changed.pop(name, None)
+            for changed in self._changed.values():
+                changed.set()
 
     async def look_after(self, name: str, stopped: Any, **_: Any) -> None:
         """Until the object is gone or the operator ends. Errors of the API are waited out, for ever."""
@@ -84,12 +89,14 @@ class Rollouts:
             with suppress(TimeoutError):
                 await asyncio.wait_for(changed.wait(), pause / self._speed)
 
-    async def on_delete(self, body: kopf.Body, **_: Any) -> None:
+    async def on_delete(self, name: str, **_: Any) -> None:
         try:
             async with self._connected() as reconciler:
-                await reconciler.forget(_plain(body))
+                pause = await reconciler.forget(name, utc_now())
         except ApiError as error:
             raise kopf.TemporaryError(str(error), delay=RETRY_SECONDS / self._speed) from error
+        if pause is not None:
+            raise kopf.TemporaryError(f"rollout {name} goes back before it is removed", delay=pause / self._speed)
 
     async def keep_costs(self) -> None:
         """The pods' deletion costs, for ever."""
@@ -107,10 +114,6 @@ class Rollouts:
         """The reconciler with fresh credentials: a service account's token is renewed every hour."""
         async with session() as (http, server), aiohttp.ClientSession() as pods:
             yield Reconciler(Cluster(http, server, self._namespace), pods, self._windows)
-
-
-def _plain(body: kopf.Body) -> dict[str, Any]:
-    return {key: body[key] for key in body}
 
 
 def login(settings: kopf.OperatorSettings, **_: Any) -> kopf.ConnectionInfo | None:

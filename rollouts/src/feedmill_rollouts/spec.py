@@ -111,6 +111,8 @@ class Spec:
     progress_deadline_seconds: float
     paused: bool
     rollback_to: str
+    fault: str = ""
+    """Why it can't be followed. It then tells only what a rollout that runs needs to go back."""
 
     @property
     def key(self) -> str:
@@ -143,6 +145,33 @@ def parse_spec(spec: Mapping[str, Any]) -> Spec:
         progress_deadline_seconds=seconds(spec.get("progressDeadline", "15m"), "spec.progressDeadline"),
         paused=bool(spec.get("paused", False)),
         rollback_to=str(spec.get("rollbackTo") or ""),
+    )
+
+
+def read_spec(spec: Mapping[str, Any], worker: str, target: str) -> Spec | SpecError:
+    """The spec; where it can't be followed but a rollout of ``worker`` and ``target`` runs: what that needs to go back,
+    with the fault. Else the error."""
+    error: SpecError
+    try:
+        found = parse_spec(spec)
+        if not target or (worker, target) == (found.worker, found.target):
+            return found
+        error = SpecError(f"spec.targetRef.name: expected {target}, it can't be changed while a rollout runs")
+    except SpecError as refused:
+        error = refused
+    if worker not in ("toxic", "encode") or not target:
+        return error
+    return Spec(
+        worker=cast("WorkerName", worker),
+        target=target,
+        model=Model(""),
+        steps=(),
+        migrate=_migrate({}, target) if worker == "encode" else None,
+        analysis=_analysis({}),
+        progress_deadline_seconds=900.0,
+        paused=False,
+        rollback_to="",
+        fault=str(error),
     )
 
 

@@ -28,8 +28,10 @@ Phase = Literal[
     "Completed",
     "Aborted",
 ]
-"""Draining ends both ways; Restoring fills the old space's gap after a switch back; Retaining keeps the old space."""
+"""Draining ends both ways; Restoring fills the old space's gap after a switch back; Retaining keeps the old space;
+Dropping also drops what an aborted or superseded rollout left, and leads back to where it came from."""
 
+BEGINNING: frozenset[Phase] = frozenset({"", "Pending"})
 FINAL: frozenset[Phase] = frozenset({"Completed", "Aborted"})
 Verdict = Literal["Pass", "Fail", "Inconclusive"]
 
@@ -63,7 +65,14 @@ class Status:
     observed_generation: int = 0
     stable: Model | None = None
     candidate: Model | None = None
+    former: Model | None = None
+    """While the old space is kept: the model to go back to with it."""
+    worker: str = ""
+    target: str = ""
+    """What the rollout that runs began with: its way back must not need the present spec."""
     step: int = 0
+    share: float = 0.0
+    """Percent of the messages that are handed to the candidate."""
     outcome: Literal["", "Completed", "Aborted"] = ""
     """Where RollingBack and Draining lead to."""
     reason: str = ""
@@ -90,13 +99,18 @@ class Status:
     """Rollouts begun so far: part of each one's id, so that a second try never meets what the first left behind."""
     switched: bool = False
     """Whether the active space may have been switched in this rollout."""
-    drain: Literal["", "Routing", "Candidate", "Queue"] = ""
+    drain: Literal["", "Routing", "Candidate", "Queue", "Last"] = ""
+    """How far Draining is. Last: the target is gone, and the Job is made from the candidate before that goes."""
     routing_generation: int = 0
     attempt: int = 0
     """Which run of the phase's Job it is."""
     backfill: Mapping[str, Any] = field(default_factory=dict)
     spaces: Mapping[str, Any] = field(default_factory=dict)
     """``old`` and ``new`` space, and what was measured of them."""
+    leftovers: tuple[JsonObject, ...] = ()
+    """Spaces of rollouts that were aborted or superseded, each with the time when it is to be dropped."""
+    dropping: str = ""
+    """The space that is being dropped."""
     conditions: tuple[JsonObject, ...] = ()
     history: tuple[JsonObject, ...] = ()
 
@@ -110,20 +124,24 @@ class Status:
             observed_generation=int(value.get("observedGeneration", 0)),
             stable=_model(value.get("stableModel")),
             candidate=_model(value.get("candidateModel")),
+            former=_model(value.get("formerModel")),
+            worker=str(value.get("worker", "")),
+            target=str(value.get("target", "")),
             step=int(value.get("step", 0)),
+            share=float(value.get("share", 0)),
             outcome=value.get("outcome", ""),
             reason=str(value.get("reason", "")),
             message=str(value.get("message", "")),
-            started_at=_time(value.get("startedAt")),
-            phase_at=_time(value.get("phaseAt")),
-            routed_at=_time(value.get("routedAt")),
-            paused_at=_time(value.get("pausedAt")),
-            ended_at=_time(value.get("endedAt")),
+            started_at=moment(value.get("startedAt")),
+            phase_at=moment(value.get("phaseAt")),
+            routed_at=moment(value.get("routedAt")),
+            paused_at=moment(value.get("pausedAt")),
+            ended_at=moment(value.get("endedAt")),
             passes=int(value.get("passes", 0)),
             failures=int(value.get("failures", 0)),
             inconclusives=int(value.get("inconclusives", 0)),
             checks=tuple(_check(entry) for entry in value.get("checks") or []),
-            checked_at=_time(value.get("checkedAt")),
+            checked_at=moment(value.get("checkedAt")),
             promoted=bool(value.get("promoted", False)),
             owned=bool(value.get("owned", False)),
             runs=int(value.get("runs", 0)),
@@ -133,6 +151,8 @@ class Status:
             attempt=int(value.get("attempt", 0)),
             backfill=dict(value.get("backfill") or {}),
             spaces=dict(value.get("spaces") or {}),
+            leftovers=tuple(dict(entry) for entry in value.get("leftovers") or []),
+            dropping=str(value.get("dropping", "")),
             conditions=tuple(dict(entry) for entry in value.get("conditions") or []),
             history=tuple(dict(entry) for entry in value.get("history") or []),
         )
@@ -145,7 +165,11 @@ class Status:
             "observedGeneration": self.observed_generation,
             "stableModel": _replaced(self.stable),
             "candidateModel": _replaced(self.candidate),
+            "formerModel": _replaced(self.former),
+            "worker": self.worker or None,
+            "target": self.target or None,
             "step": self.step,
+            "share": self.share,
             "outcome": self.outcome or None,
             "reason": self.reason or None,
             "message": self.message or None,
@@ -168,6 +192,8 @@ class Status:
             "attempt": self.attempt,
             "backfill": dict(self.backfill) or None,
             "spaces": dict(self.spaces) or None,
+            "leftovers": list(self.leftovers),
+            "dropping": self.dropping or None,
             "conditions": list(self.conditions),
             "history": list(self.history[:MAX_HISTORY]),
         }
@@ -195,7 +221,7 @@ def _model(value: Mapping[str, Any] | None) -> Model | None:
 
 
 def _check(value: Mapping[str, Any]) -> Check:
-    at = _time(value.get("at")) or datetime.fromtimestamp(0, UTC)
+    at = moment(value.get("at")) or datetime.fromtimestamp(0, UTC)
     figures = dict(value.get("figures") or {})
     return Check(
         value.get("verdict", "Inconclusive"), str(value.get("reason", "")), at, figures,
@@ -203,17 +229,18 @@ def _check(value: Mapping[str, Any]) -> Check:
     )  # fmt: skip
 
 
-def stamp(moment: datetime) -> str:
+def stamp(at: datetime) -> str:
     """As Kubernetes writes times."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _stamp(moment: datetime | None) -> str | None:
-    return stamp(moment) if moment else None
-
-
-def _time(value: object) -> datetime | None:
+def moment(value: object) -> datetime | None:
+    """A time as :func:`stamp` writes it; None for anything else."""
     try:
         return datetime.fromisoformat(str(value)) if value else None
     except ValueError:
         return None
+
+
+def _stamp(at: datetime | None) -> str | None:
+    return stamp(at) if at else None

@@ -8,7 +8,8 @@ from feedmill_rollouts.observed import CandidateWanted, Desired, JobWanted, Rout
 from feedmill_rollouts.spec import Spec, Step
 from feedmill_rollouts.status import FINAL, Phase, Status
 
-ENDING: frozenset[Phase] = frozenset({"RollingBack", "Draining", "Restoring", "Aborted", "Completed"})
+ENDING: frozenset[Phase] = frozenset({"RollingBack", "Draining", "Restoring", "Dropping", "Aborted", "Completed"})
+"""What nothing turns around."""
 ENCODER_MIRRORS: frozenset[Phase] = frozenset({"Mirroring", "Backfilling", "Verifying", "Switching", "Promoting"})
 
 
@@ -20,9 +21,10 @@ def desired(spec: Spec, status: Status) -> Desired:
         routing=routing(spec, status),
         candidate=_candidate(spec, status),
         keeps_candidate=status.phase not in FINAL | {"Restoring", "Retaining", "Dropping"}
-        and not (status.phase == "Draining" and status.drain in ("Candidate", "Queue")),
+        and not (status.phase == "Draining" and status.drain in ("Candidate", "Queue", "Last")),
         stable_model=(status.candidate if status.promoted else status.stable) if status.owned else None,
         job=_job(spec, status),
+        is_halted=status.phase == "RollingBack",
     )
 
 
@@ -62,7 +64,7 @@ def _candidate(spec: Spec, status: Status) -> CandidateWanted | None:
 def _job(spec: Spec, status: Status) -> JobWanted | None:
     migrate, spaces = spec.migrate, status.spaces
     if status.phase == "Draining":
-        return JobWanted("drain", status.attempt) if status.drain == "Queue" else None
+        return JobWanted("drain", status.attempt) if status.drain in ("Queue", "Last") else None
     if migrate is None:
         return None
     if status.phase == "Backfilling":
@@ -76,5 +78,5 @@ def _job(spec: Spec, status: Status) -> JobWanted | None:
     if status.phase == "Restoring":
         return JobWanted("restore", status.attempt, status.stable, (f"{migrate.rate:g}",))
     if status.phase == "Dropping":
-        return JobWanted("drop", status.attempt, status.candidate, (str(spaces.get("old", "")),))
+        return JobWanted("drop", status.attempt, None, (status.dropping,))
     return None

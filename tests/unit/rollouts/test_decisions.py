@@ -96,6 +96,8 @@ class Run:
             routing_confirmed=True,
             candidate_ready=wanted.candidate is not None,
             candidate_gone=not wanted.keeps_candidate,
+            can_make_jobs=True,
+            is_halted=True,
             check=Check("Pass", "fine", self.now),
             job=JobSeen("succeeded", given_answer) if wanted.job else JobSeen(),
             approved=approval(self.status),
@@ -124,6 +126,8 @@ def observations(draw: st.DrawFn) -> Observation:
         routing_confirmed=draw(st.booleans()),
         candidate_ready=draw(st.booleans()),
         candidate_gone=draw(st.booleans()),
+        can_make_jobs=draw(st.integers(0, 9)) > 0,
+        is_halted=draw(st.booleans()),
         check=draw(checks),
         job=JobSeen(draw(st.sampled_from(["absent", "running", "succeeded", "failed"])), draw(answers)),
     )
@@ -374,7 +378,7 @@ def test_a_target_that_goes_away_ends_the_rollout() -> None:
     run = Run(toxic_spec())
     run.until("Canary")
     for _ in range(1000):
-        run.see(Observation(candidate_gone=True), 10)
+        run.see(Observation(candidate_gone=True, is_halted=True), 10)
         if run.status.phase in FINAL:
             break
     assert run.status.phase == "Aborted"

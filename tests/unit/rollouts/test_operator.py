@@ -96,7 +96,8 @@ async def test_a_rollout_whose_target_is_gone_can_be_deleted(it: World) -> None:
         async with aiohttp.ClientSession() as http:
             await http.delete(f"{it.server}/apis/feedmill.dev/v1alpha1/namespaces/{NAMESPACE}/modelrollouts/toxic")
         await eventually(lambda: it.get("rollouts", "toxic") is None)
-    assert it.objects("jobs") == {}
+    assert it.commands("drain")  # made from the candidate
+    assert it.get("deployments", "shop-toxic-candidate") is None
 
 
 async def test_an_operator_that_ends_and_another_that_starts_go_on(it: World) -> None:

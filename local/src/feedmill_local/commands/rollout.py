@@ -18,6 +18,10 @@ KUBECTL_SECONDS = 60
 SHOWN_CHARS = 500
 GROUP = "feedmill.dev"
 FINAL = ("Completed", "Aborted")
+ENDING = ("RollingBack", "Draining", "Restoring", "Dropping")
+"""Phases that nothing turns round."""
+KLOG = re.compile(r"[IWEF]\d{4} \d\d:\d\d:\d\d")
+"""How kubectl's own log lines begin: one for each try, before what it has to say."""
 
 
 def _checked(_: click.Context, __: click.Parameter, value: str) -> str:
@@ -52,6 +56,7 @@ def status(name: str, namespace: str | None, as_json: bool) -> None:
         return
     lines = [
         ("phase", known.get("phase", "Pending")),
+        ("share", f"{known['share']:g} %" if known.get("share") else ""),
         ("message", known.get("message", "")),
         ("stable", _model(known.get("stableModel"))),
         ("candidate", _model(known.get("candidateModel"))),
@@ -63,6 +68,10 @@ def status(name: str, namespace: str | None, as_json: bool) -> None:
     for what, value in lines:
         if value:
             click.echo(f"{what:<10} {printable(str(value), SHOWN_CHARS)}")
+    for condition in known.get("conditions") or []:
+        if condition["status"] == "False" and condition["type"] in ("SpecValid", "TargetFound", "TargetClaimed"):
+            text = printable(condition.get("message") or condition.get("reason", ""), SHOWN_CHARS)
+            click.echo(f"{condition['type']} is False: {text}")
     for check in known.get("checks") or []:
         figures = _pairs(check.get("figures"))
         click.echo(
@@ -75,9 +84,14 @@ def status(name: str, namespace: str | None, as_json: bool) -> None:
 @command.command()
 @_name
 @_namespace
-def history(name: str, namespace: str | None) -> None:
+@click.option("--json", "as_json", is_flag=True, help="As JSON, an array.")
+def history(name: str, namespace: str | None, as_json: bool) -> None:
     """Show past rollouts, the latest first; `spec.rollbackTo` takes the id of a completed one."""
-    for entry in (_get(name, namespace).get("status") or {}).get("history") or []:
+    entries = (_get(name, namespace).get("status") or {}).get("history") or []
+    if as_json:
+        click.echo(json.dumps(entries, indent=2))
+        return
+    for entry in entries:
         words = (entry["rolloutId"], entry["outcome"], entry.get("endedAt", ""), _model(entry.get("model")))
         click.echo(f"{'  '.join(words)}  {entry.get('reason', '')}: {printable(entry.get('message', ''), SHOWN_CHARS)}")
 
@@ -86,8 +100,10 @@ def history(name: str, namespace: str | None) -> None:
 @_name
 @_namespace
 def promote(name: str, namespace: str | None) -> None:
-    """Approve the step that waits for it. Its checks and its time still count."""
+    """Approve the step that waits for it. Exit code 1 where none does."""
     known = _running(_get(name, namespace), name)
+    if not str(known.get("message", "")).startswith("waits for approval"):
+        raise KubectlError(f"{name} is {known['phase']}: no step waits for approval ({known.get('message', '')})")
     _annotate(name, namespace, "approve", f"{known['rolloutId']}-{known.get('step', 0)}")
 
 
@@ -95,8 +111,11 @@ def promote(name: str, namespace: str | None) -> None:
 @_name
 @_namespace
 def abort(name: str, namespace: str | None) -> None:
-    """End the rollout and go back to the stable model."""
-    _annotate(name, namespace, "abort", _running(_get(name, namespace), name)["rolloutId"])
+    """End the rollout and go back to the stable model. Exit code 1 where none runs, or where it ends already."""
+    known = _running(_get(name, namespace), name)
+    if known["phase"] in ENDING:
+        raise KubectlError(f"{name} is {known['phase']}: the rollout ends already, as {known.get('outcome', '?')}")
+    _annotate(name, namespace, "abort", known["rolloutId"])
 
 
 @command.command()
@@ -155,8 +174,15 @@ def _kubectl(namespace: str | None, verb: str, *arguments: str) -> str:
     except subprocess.TimeoutExpired:
         raise KubectlError(f"kubectl {verb}: no answer within {KUBECTL_SECONDS} s") from None
     if done.returncode:
-        raise KubectlError(f"kubectl {verb}: {done.stderr.strip()}")
+        raise KubectlError(f"kubectl {verb}: {_reason(done.stderr)}")
     return done.stdout
+
+
+def _reason(output: str) -> str:
+    """What kubectl has to say in the end, in one line, without a log line for every try."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    said = [line for line in lines if not KLOG.match(line)] or lines[-1:]
+    return printable(" ".join(said), SHOWN_CHARS) or "it failed and said nothing"
 
 
 def _model(value: dict[str, Any] | None) -> str:
