@@ -20,6 +20,7 @@ def environment(offset_file: Path) -> dict[str, str]:
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",
         "FAKETIME_FORCE_MONOTONIC_FIX": "0",
         "FAKETIME_DONT_RESET": "1",
+        "PYTHONPATH": str(Path(__file__).with_name("steady")),
     }
 
 

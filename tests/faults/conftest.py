@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -76,7 +77,10 @@ def run_under(new_arena: NewArena, request: pytest.FixtureRequest) -> Callable[.
                 print(f"{time.monotonic() - began:6.1f} s  healed after {healed:.1f} s", flush=True)  # noqa: T201
                 arena.until_accepted(LOAD_BETWEEN)
             verdict = judge(arena, clean, done, began)
-        verdict.save(REPORTS / f"{request.node.name.translate({ord('['): '-', ord(']'): ''})}.json")
+            report = REPORTS / f"{request.node.name.translate({ord('['): '-', ord(']'): ''})}.json"
+            verdict.save(report)
+            for worker, process in arena.processes.items():
+                shutil.copy(process.log, report.with_suffix(f".{worker}.log"))
         print(verdict.line(), flush=True)  # noqa: T201
         assert not verdict.violations, "\n".join(verdict.violations[:20])
         return verdict

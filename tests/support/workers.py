@@ -105,15 +105,21 @@ class Servers:
 
 
 @contextmanager
-def worker(name: str, servers: Servers, folder: Path, **settings: object) -> Iterator[WorkerProcess]:
-    """A worker process; killed at the end if it still runs."""
+def worker(
+    name: str, servers: Servers, folder: Path, *, module: str = "", **settings: object
+) -> Iterator[WorkerProcess]:
+    """A worker process; killed at the end if it still runs. ``module``: a program of the tests in its place."""
     (port,) = free_ports(1)
     log = folder / f"{name}-{port}.log"
     environment = {**os.environ, **servers.environment(), "FEEDMILL_PROBE_PORT": str(port)}
     environment |= {key: str(value) for key, value in settings.items()}
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", f"feedmill_{name}"], env=environment, cwd=folder, stdout=output, stderr=output
+            [sys.executable, "-m", module or f"feedmill_{name}"],
+            env=environment,
+            cwd=folder,
+            stdout=output,
+            stderr=output,
         )
     running = WorkerProcess(name, process, port, log)
     try:
