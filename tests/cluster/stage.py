@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from charts.tools import CHARTS, program
@@ -80,6 +81,9 @@ class Stage:
     def ready_replicas(self, worker: str) -> int:
         return int(self.get(f"deployment/{RELEASE}-{worker}")["status"].get("readyReplicas", 0))
 
+    def rollout(self, name: str) -> Object:
+        return self.get(f"modelrollout/{name}")
+
     def drive(self, *arguments: str) -> str:
         return self.kubectl(
             "exec", "--stdin", "driver", "--", "python3", "-", *arguments, standard_input=DRIVER.read_text()
@@ -132,6 +136,34 @@ class Stage:
     def when_restarted(self, worker: str) -> None:
         self.kubectl("rollout", "restart", f"deployment/{RELEASE}-{worker}")
 
+    def when_a_rollout_is_wanted(self, worker: str, **spec: Object) -> None:
+        """A ModelRollout with the worker's name, made or changed by server-side apply."""
+        body = json.dumps(self._rollout(worker, spec))
+        self.kubectl("apply", "--server-side", "--filename", "-", standard_input=body)
+        known = self.rollout(worker)["metadata"]["generation"]
+        seen = lambda: (self.rollout(worker).get("status") or {}).get("observedGeneration", 0) >= known  # noqa: E731
+        self.until(f"{worker}: the operator sees the spec", seen, 120)
+
+    def _rollout(self, worker: str, spec: Object) -> Object:
+        return {
+            "apiVersion": "feedmill.dev/v1alpha1",
+            "kind": "ModelRollout",
+            "metadata": {"name": worker},
+            "spec": {"worker": worker, "targetRef": {"name": f"{RELEASE}-{worker}"}, **spec},
+        }
+
+    def when_messages_come_until(self, worker: str, phase: str, batch: int, seconds: float = 900.0) -> None:
+        """Batch by batch, each answered in full, so that every window of the analysis has its messages."""
+        deadline = time.monotonic() + seconds
+        while (self.rollout(worker).get("status") or {}).get("phase") != phase:
+            if time.monotonic() > deadline:
+                raise CommandError(f"not within {seconds:.0f} s: {phase}\n{json.dumps(self.rollout(worker)['status'])}")
+            self.when_sent(worker, batch)
+            self.then_everything_is_answered(worker)
+
+    def when_the_rollout_is_deleted(self, name: str) -> None:
+        self.kubectl("delete", f"modelrollout/{name}", "--timeout=900s")
+
     def when_removed(self) -> None:
         self.kubectl("delete", "pod/driver", "--wait=true")
         self.run("helm", "uninstall", RELEASE, "--wait", "--timeout", "5m")
@@ -151,6 +183,31 @@ class Stage:
 
     def then_replicas_become(self, worker: str, wanted: Callable[[int], bool], seconds: float) -> None:
         self.until(f"{worker}: replicas", lambda: wanted(self.replicas(worker)), seconds)
+
+    def then_the_rollout_becomes(self, name: str, phase: str, seconds: float = 900.0) -> None:
+        def is_there() -> bool:
+            return (self.rollout(name).get("status") or {}).get("phase") == phase
+
+        self.until(f"rollout {name}: {phase}", is_there, seconds)
+
+    def then_a_rollout_is_refused(self, worker: str, text: str, **spec: Object) -> None:
+        body = json.dumps(self._rollout(worker, {"model": {"uri": ""}, **spec}))
+        with pytest.raises(CommandError, match=text):
+            self.kubectl("apply", "--server-side", "--dry-run=server", "--filename", "-", standard_input=body)
+
+    def then_there_is_no_candidate(self, worker: str) -> None:
+        names = [item["metadata"]["name"] for item in self.get("deployments")["items"]]
+        assert f"{RELEASE}-{worker}-candidate" not in names
+
+    def then_the_operator_owns_the_models_annotation(self, worker: str) -> None:
+        """By the API server's own account of who manages the field."""
+        found = self.get(f"deployment/{RELEASE}-{worker}", "--show-managed-fields=true")
+        owners = {
+            entry["manager"]
+            for entry in found["metadata"]["managedFields"]
+            if "feedmill.dev/model" in json.dumps(entry)
+        }
+        assert owners == {"feedmill-rollouts"}
 
     def then_nothing_is_left(self) -> None:
         kinds = "deployments,pods,services,configmaps,secrets,serviceaccounts,networkpolicies,poddisruptionbudgets"
