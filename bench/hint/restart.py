@@ -94,7 +94,7 @@ def _make_snapshot(uri: str, count: int, folder: Path) -> None:
     part = index.inverted_file
     if part is None:
         raise RuntimeError("too few vectors for a snapshot")
-    position = Position(datetime.now(UTC), token)
+    position = Position(datetime.now(UTC).replace(tzinfo=None), token)  # times come from the database without a zone
     save(folder, Space(SPACE, "bench", "r1", DIMENSIONS), part, index.made_for, position)
 
 

@@ -28,7 +28,7 @@ from feedmill_local.ports import free_ports
 DATABASE = "feedmill_bench"
 SPACE = "bench-space"
 PORTION = 1000
-READY_SECONDS = 400.0
+READY_SECONDS = 1200.0
 
 
 def fill(uri: str, count: int, *, within_seconds: float = float("inf"), with_posts: bool) -> list[ObjectId]:
