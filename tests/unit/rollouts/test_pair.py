@@ -58,6 +58,8 @@ class Place:
     has_target: bool = True
     has_candidate: bool = False
     aborted: str = ""
+    known: set[str] = field(default_factory=set)
+    """Spaces that the operator has heard of: a backfill that is stopped before it has answered names none."""
     story: list[str] = field(default_factory=list)
 
     def spec(self) -> Spec:
@@ -88,6 +90,9 @@ class Place:
         )
         decision = decide(spec, status, seen, self.now)
         self.status = decision.status
+        self.known |= {
+            str(decision.status.spaces[which]) for which in ("old", "new") if which in decision.status.spaces
+        }
         self.story.append(f"{self.status.phase}: {self.status.message}")
         if not is_interrupted:
             self.apply(spec)
@@ -213,7 +218,7 @@ def test_model_and_active_space_belong_together(what: list[tuple[str, int, int, 
     place.raw = spec_of("new")
     place.settle()
     assert space_of(place.model) == place.active
-    assert place.spaces <= {place.active, space_of(place.status.candidate or place.model)}, place.story
+    assert place.spaces & place.known <= {place.active}, place.story
 
 
 @given(happenings)
