@@ -54,7 +54,9 @@ def ci(tmp_path):
         environ = {**os.environ, "PATH": f"{fake.parent}:{os.environ['PATH']}"}
         environ.pop("CI", None)
         pipe = subprocess.PIPE
-        return subprocess.Popen(["bash", str(script)], stdout=pipe, stderr=pipe, text=True, env=environ)
+        # Tests that run in a shell's background inherit that INT is ignored, and no trap could catch it.
+        program = ["env", "--default-signal=INT", "bash", str(script)]
+        return subprocess.Popen(program, stdout=pipe, stderr=pipe, text=True, env=environ)
 
     def run(body: str, meanwhile=lambda process: None) -> subprocess.CompletedProcess[str]:
         with start(body) as process:
