@@ -8,12 +8,10 @@ has the model that serves, with another threshold, and the migration is skipped.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 
 import pytest
 
-from cluster.stage import WORKERS, Stage, cluster_named
-from cluster.test_story import IMAGE, SMALL
+from cluster.stage import Stage, cluster_named
 
 pytestmark = [
     pytest.mark.skipif(not cluster_named(), reason="KUBECONFIG names no cluster"),
@@ -24,26 +22,6 @@ TOXIC_MODEL = os.environ.get("E2E_TOXIC_MODEL", "")
 ENCODE_MODEL = os.environ.get("E2E_ENCODE_MODEL", "")
 BATCH = 500
 ANALYSIS = {"interval": "15s", "minimumSamples": 20, "latencyRatio": 20}
-failed: list[str] = []
-
-
-@pytest.fixture(scope="module")
-def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    values = {"global": {"image": IMAGE}, "demo": {"enabled": True}, **dict.fromkeys(WORKERS, SMALL)}
-    found = Stage(NAMESPACE, values, tmp_path_factory.mktemp("values"))
-    yield found
-    if not failed:
-        found.kubectl("delete", "namespace", NAMESPACE, "--timeout=300s")
-
-
-@pytest.fixture
-def _in_order(request: pytest.FixtureRequest) -> Iterator[None]:
-    if failed:
-        pytest.skip(f"{failed[0]} has failed")
-    failed.append(request.node.name)
-    yield
-    if not getattr(request.node, "has_failed", False):
-        failed.remove(request.node.name)
 
 
 def test_a_good_canary_is_promoted_and_every_message_is_answered(stage: Stage) -> None:

@@ -7,40 +7,17 @@ build on each other; after the first failure the rest is skipped, and the namesp
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 
 import pytest
 
-from cluster.stage import WORKERS, Stage, cluster_named
+from cluster.stage import Stage, cluster_named
 
 pytestmark = [
     pytest.mark.skipif(not cluster_named(), reason="KUBECONFIG names no cluster"),
     pytest.mark.usefixtures("_in_order"),
 ]
 NAMESPACE = os.environ.get("E2E_NAMESPACE", "feedmill-e2e")
-IMAGE = {"registry": os.environ.get("E2E_REGISTRY", ""), "tag": os.environ.get("E2E_TAG", "")}
-SMALL = {"resources": {"requests": {"cpu": "100m", "memory": "512Mi"}, "limits": {"memory": "2Gi"}}}
 LOAD = 10_000  # long enough for a new pod to start meanwhile
-failed: list[str] = []
-
-
-@pytest.fixture(scope="module")
-def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    values = {"global": {"image": IMAGE}, "demo": {"enabled": True}, **dict.fromkeys(WORKERS, SMALL)}
-    found = Stage(NAMESPACE, values, tmp_path_factory.mktemp("values"))
-    yield found
-    if not failed:
-        found.kubectl("delete", "namespace", NAMESPACE, "--timeout=300s")
-
-
-@pytest.fixture
-def _in_order(request: pytest.FixtureRequest) -> Iterator[None]:
-    if failed:
-        pytest.skip(f"{failed[0]} has failed")
-    failed.append(request.node.name)
-    yield
-    if not getattr(request.node, "has_failed", False):
-        failed.remove(request.node.name)
 
 
 def test_an_installation_becomes_ready(stage: Stage) -> None:
