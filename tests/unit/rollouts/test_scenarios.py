@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -10,20 +9,6 @@ import pytest
 from feedmill_rollouts.cluster import ApiError, Cluster
 from feedmill_rollouts.reconcile import CONFLICT_SECONDS
 from support.kube import NAMESPACE, World, deployment, rollout, world
-
-
-@pytest.fixture
-async def toxic(kmock: Any) -> AsyncIterator[World]:
-    async with world(kmock, "toxic") as it:
-        it.put("rollouts", rollout("toxic"))
-        yield it
-
-
-@pytest.fixture
-async def encode(kmock: Any) -> AsyncIterator[World]:
-    async with world(kmock, "encode", "hint") as it:
-        it.put("rollouts", rollout("encode"))
-        yield it
 
 
 def environment(container: dict[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Any
 
@@ -13,20 +12,6 @@ from feedmill_rollouts.metrics import METRICS
 from support.kube import World, deployment, rollout, world
 
 ENCODE_CONFIG = "shop-encode-model-rollout"
-
-
-@pytest.fixture
-async def toxic(kmock: Any) -> AsyncIterator[World]:
-    async with world(kmock, "toxic") as it:
-        it.put("rollouts", rollout("toxic"))
-        yield it
-
-
-@pytest.fixture
-async def encode(kmock: Any) -> AsyncIterator[World]:
-    async with world(kmock, "encode", "hint") as it:
-        it.put("rollouts", rollout("encode"))
-        yield it
 
 
 def condition(it: World, name: str, kind: str) -> dict[str, Any]:
