@@ -6,10 +6,8 @@ Kubernetes alone is emulated (``support.kube``, ``support.node``).
 from __future__ import annotations
 
 import shutil
-import threading
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,28 +17,25 @@ import pytest
 
 import feedmill_toxic
 from feedmill.contract import TOXIC
-from support.amqp import Client, connect, poll
+from support.amqp import Client, connect
 from support.kube import NAMESPACE, World, deployment, rollout, world
 from support.node import Node, node
+from support.site import living
 from support.story import WAIT_SECONDS, Story
 from support.workers import Servers
 
 PAUSE_SECONDS = 0.05
-TEXTS = ("you are an idiot", "what a lovely day", *(f"https://example.com/{number}" for number in range(6)))
-"""An eighth is toxic. Most are links alone, which are clean without a model call."""
+TEXTS = ("you are an idiot", *["what a lovely day"] * 7)
 
 
 @dataclass
 class Site:
-    """It publishes comments all the time, in its own thread, and counts the answers to each."""
+    """It publishes comments, and counts the answers to each."""
 
-    servers: Servers
     comments: Any
     sent: list[str] = field(default_factory=list)
     answers: Counter[str] = field(default_factory=Counter)
     """By comment; answers with the same id count once."""
-    stop: threading.Event = field(default_factory=threading.Event)
-    problem: BaseException | None = None
     _ids: set[str] = field(default_factory=set)
 
     def send(self, client: Client) -> None:
@@ -57,29 +52,6 @@ class Site:
                 self._ids.add(letter.properties.message_id)
                 self.answers[letter.json["commentId"]] += 1
         return len(self.answers) == len(self.sent)
-
-    def live(self) -> None:
-        try:
-            with connect(self.servers.rabbit_url) as client:
-                while not self.stop.wait(PAUSE_SECONDS):
-                    self.send(client)
-                    self.collect(client)
-                assert poll(lambda: self.collect(client), WAIT_SECONDS), f"{len(self.answers)} of {len(self.sent)}"
-        except BaseException as error:
-            self.problem = error
-
-
-@contextmanager
-def living(servers: Servers, comments: Any) -> Iterator[Site]:
-    site = Site(servers, comments)
-    thread = threading.Thread(target=site.live)
-    thread.start()
-    try:
-        yield site
-    finally:
-        site.stop.set()
-        thread.join()
-    assert site.problem is None, site.problem
 
 
 @pytest.fixture
@@ -105,16 +77,17 @@ async def test_a_bad_model_goes_back_a_good_one_is_promoted_and_every_comment_is
 ) -> None:
     good = tmp_path / "good-model"
     shutil.copytree(Path(feedmill_toxic.__file__).parent / "default_model", good)
-    analysis = {"interval": "3s", "minimumSamples": 10, "latencyRatio": 100, "labelDrift": 0.2}
+    analysis = {"interval": "3s", "minimumSamples": 10, "latencyRatio": 100, "labelDrift": 0.5}
     canary = [{"share": 30, "hold": "3s"}, {"share": 60, "hold": "3s"}]
-    # It calls everything toxic that it judges at all: half of what the candidate gets must be judged for that to show.
+    # It calls everything toxic, the good one an eighth: a dozen samples tell them apart beyond chance.
     bad = {"uri": good.as_uri(), "settings": {"FEEDMILL_THRESHOLD": "0"}}
     async with world(kmock) as it:
         with node(it, servers, tmp_path) as machine:
             install(it, machine)
             story = Story(it, "toxic", machine, lambda: None)
             await story.until(lambda: machine.is_ready("shop-toxic"))
-            with living(servers, comments) as site:
+            site = Site(comments)
+            with living(servers, site.send, site.collect, PAUSE_SECONDS, WAIT_SECONDS):
                 it.put("rollouts", rollout("toxic", model=bad, strategy={"canary": canary}, analysis=analysis))
                 await story.until_phase("RollingBack")
                 assert it.routing["mode"] == "off", "with the same look that saw it"

@@ -8,10 +8,8 @@ the stored vectors of both.
 from __future__ import annotations
 
 import random
-import threading
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +24,7 @@ from support.amqp import Client, connect, poll
 from support.encoders import WORDS, random_encoder
 from support.kube import NAMESPACE, World, deployment, rollout, world
 from support.node import Node, node
+from support.site import living
 from support.story import WAIT_SECONDS, Story
 from support.workers import Servers
 
@@ -39,9 +38,8 @@ Vectors = dict[str, NDArray[np.float32]]
 
 @dataclass
 class Site:
-    """A backend: it publishes posts and asks for hints all the time, in its own thread, and keeps the answers."""
+    """A backend: it publishes posts, asks for hints, and keeps the answers."""
 
-    servers: Servers
     posts: Any
     sent: list[str] = field(default_factory=list)
     encoded: Counter[str] = field(default_factory=Counter)
@@ -49,8 +47,6 @@ class Site:
     asked: int = 0
     hints: dict[str, Any] = field(default_factory=dict)
     """Answers by the number of the question."""
-    stop: threading.Event = field(default_factory=threading.Event)
-    problem: BaseException | None = None
     _ids: set[str] = field(default_factory=set)
     _chance: random.Random = field(default_factory=lambda: random.Random(4))
 
@@ -68,6 +64,10 @@ class Site:
         client.publish(HINT.exchange, HINT.queue, body, correlation_id=str(self.asked), delivery_mode=2)
         self.asked += 1
 
+    def turn(self, client: Client) -> None:
+        self.post(client)
+        self.ask(client)
+
     def collect(self, client: Client) -> bool:
         """Take what is answered; whether everything is."""
         while (letter := client.get(ENCODE.result_queue)) is not None:
@@ -78,34 +78,12 @@ class Site:
             self.hints[letter.properties.correlation_id] = letter.json
         return len(self.encoded) == len(self.sent) and len(self.hints) == self.asked
 
-    def live(self) -> None:
-        try:
-            with connect(self.servers.rabbit_url) as client:
-                while not self.stop.wait(PAUSE_SECONDS):
-                    self.post(client)
-                    self.ask(client)
-                    self.collect(client)
-                assert poll(lambda: self.collect(client), WAIT_SECONDS), f"{len(self.encoded)} of {len(self.sent)}"
-        except BaseException as error:
-            self.problem = error
 
-
-@contextmanager
-def living(servers: Servers, posts: Any) -> Iterator[Site]:
-    """The site is there, with old posts that are encoded, and goes on until the end of the block."""
-    site = Site(servers, posts)
+def publish_old_posts(servers: Servers, site: Site) -> None:
     with connect(servers.rabbit_url) as client:
         for _ in range(OLD_POSTS):
             site.post(client)
         assert poll(lambda: site.collect(client), WAIT_SECONDS, 0.1)
-    thread = threading.Thread(target=site.live)
-    thread.start()
-    try:
-        yield site
-    finally:
-        site.stop.set()
-        thread.join()
-    assert site.problem is None, site.problem
 
 
 def read_vectors(database: Any) -> dict[str, Vectors]:
@@ -176,7 +154,9 @@ async def test_an_encoder_is_migrated_and_goes_back_and_no_hint_mixes_two_models
             seen: dict[str, Vectors] = {}
             story = Story(it, "encode", machine, lambda: remember(seen, database))
             await story.until(lambda: all(machine.is_ready(name) for name in ("shop-encode", "shop-hint")))
-            with living(servers, database.posts) as site:
+            site = Site(database.posts)
+            publish_old_posts(servers, site)
+            with living(servers, site.turn, site.collect, PAUSE_SECONDS, WAIT_SECONDS):
                 (old,) = read_vectors(database)
                 wanted = {"model": {"uri": candidate.as_uri()}, "strategy": {"migrate": migrate}}
                 it.put("rollouts", rollout("encode", **wanted, analysis=analysis))
@@ -207,7 +187,7 @@ async def test_an_encoder_is_migrated_and_goes_back_and_no_hint_mixes_two_models
                 await story.until(lambda: len(site.hints) > answered + 10)
             # The site is quiet, the workers are still there.
             remember(seen, database)
-            check_store(database, site, new, seen[new])
+            check_store(servers, database, site, new, seen[new])
     hints = Counter(space_of(hint, seen) for hint in site.hints.values() if hint["homologous_posts"])
     record_property("story", story.lines)
     record_property("hints", dict(hints))
@@ -223,7 +203,7 @@ def active(database: Any) -> str:
     return str(database[SPACES_COLLECTION].find_one({"_id": "active"})["space"])
 
 
-def check_store(database: Any, site: Site, new: str, vectors: Vectors) -> None:
+def check_store(servers: Servers, database: Any, site: Site, new: str, vectors: Vectors) -> None:
     """One space is left, it holds every post's vector, and so does ``posts.embedding``."""
     assert list(read_vectors(database)) == [new]
     assert set(vectors) == set(site.sent)
@@ -233,6 +213,6 @@ def check_store(database: Any, site: Site, new: str, vectors: Vectors) -> None:
         return all(np.array_equal(np.array(posts[name], np.float32), vectors[name]) for name in site.sent)
 
     assert poll(is_copied, WAIT_SECONDS, 0.5)
-    with connect(site.servers.rabbit_url) as client:
+    with connect(servers.rabbit_url) as client:
         for queue in (ENCODE.queue, ENCODE.candidate_queue, ENCODE.dead_queue, HINT.queue, HINT.dead_queue):
             assert client.count(queue) == 0, queue
