@@ -17,6 +17,7 @@ from faults.ledger import wait_for
 from faults.points import POINTS
 from feedmill.contract import ROUTES
 from support.amqp import connect
+from support.ci import queue_arguments
 
 Nemesis = Callable[[Arena], None]
 
@@ -137,7 +138,7 @@ def consumers_cancelled(arena: Arena) -> None:
                 route = ROUTES[worker]
                 client.channel.queue_delete(route.queue)
                 with suppress(Exception):  # the worker may have been quicker
-                    client.channel.queue_declare(route.queue, durable=True)
+                    client.channel.queue_declare(route.queue, durable=True, arguments=queue_arguments())
                     client.channel.queue_bind(route.queue, route.exchange, route.queue)
 
     arena.while_drained(again)
