@@ -13,3 +13,8 @@ def in_ci() -> bool:
 def queue_type() -> str:
     """What workers create their queues as in this run: TEST_QUEUE_TYPE, classic or quorum (`make test-brokers`)."""
     return os.environ.get("TEST_QUEUE_TYPE", "classic")
+
+
+def queue_arguments() -> dict[str, str]:
+    """What a producer that makes a queue of this run's kind declares it with."""
+    return {} if queue_type() == "classic" else {"x-queue-type": queue_type()}

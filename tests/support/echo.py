@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -27,7 +29,8 @@ class Echo:
 
 
 class EchoHandler:
-    """Body ``{"text": …, "fail": where?}``; ``fail`` is ``<step>-<reject|retry|crash>``, such as ``infer-crash``."""
+    """Body ``{"text": …, "fail": where?}``; ``fail`` is ``<step>-<reject|retry|crash|kill>``, such as ``infer-crash``;
+    ``kill`` ends the process."""
 
     def __init__(self, lanes: int = 1) -> None:
         self.lanes = lanes
@@ -83,6 +86,8 @@ def _fail(step: str, echo: Echo) -> None:
         raise Retry("on_demand", f"{step} was told to")
     if wanted == f"{step}-crash":
         raise ZeroDivisionError(f"{step} was told to")
+    if wanted == f"{step}-kill":
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def echo_kind(handler: EchoHandler, route: Route = ROUTE) -> WorkerKind:

@@ -116,6 +116,8 @@ class FakeSession:
         self.log: list[tuple[str, int | str]] = []
         """Everything in the order in which it happened: ("publish", routing key), ("ack", tag), ("return", tag)."""
         self.repaired = 0
+        self.alone: list[Delivery] = []
+        """What waits to be handled alone."""
         self.is_consuming = False
         self.lost: asyncio.Future[SessionLost] = asyncio.get_running_loop().create_future()
         self.closed = False
@@ -153,6 +155,19 @@ class FakeSession:
         if self.on_stop is not None:
             await self.on_stop()
         self.is_consuming = False
+
+    async def count_alone(self) -> int:
+        return len(self.alone)
+
+    async def take_alone(self, on_delivery: Callable[[Delivery], None]) -> bool:
+        if not self.alone:
+            return False
+        on_delivery(self.alone.pop(0))
+        return True
+
+    async def declare_alone(self) -> None:
+        self._check_alive()
+        self.repaired += 1
 
     async def check(self) -> None:
         if self.on_check is not None:
@@ -216,7 +231,13 @@ class FakeSession:
 
 
 def make_delivery(
-    body: bytes = b"{}", *, session: Any = None, tag: int = 1, redelivered: bool = False, **properties: Any
+    body: bytes = b"{}",
+    *,
+    session: Any = None,
+    tag: int = 1,
+    redelivered: bool = False,
+    is_alone: bool = False,
+    **properties: Any,
 ) -> Delivery:
     return Delivery(
         session=session,
@@ -226,6 +247,7 @@ def make_delivery(
         exchange=ROUTE.exchange,
         routing_key=ROUTE.queue,
         redelivered=redelivered,
+        is_alone=is_alone,
     )
 
 

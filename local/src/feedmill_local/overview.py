@@ -31,7 +31,7 @@ DATABASE_TIMEOUT_MS = 4000
 
 @dataclass(frozen=True)
 class QueueState:
-    """One queue. ``role``: input, result, dead or retry. ``messages`` (ready ones only): None where it is missing."""
+    """One queue. ``role``: input, result, dead, alone, retry. ``messages`` (those ready): None where it is missing."""
 
     name: str
     role: str
@@ -162,7 +162,9 @@ async def _ask_broker(settings: BrokerSettings) -> tuple[ServerState, dict[str, 
 async def _queues(connection: AbstractConnection, route: Route, settings: BrokerSettings) -> tuple[QueueState, ...]:
     roles = {route.queue: "input", route.result_queue: "result", route.dead_queue: "dead"}
     roles |= {route.retry_queue(delay): "retry" for delay in settings.retry_delays_seconds}
-    return tuple([await _queue(connection, name, role) for name, role in roles.items()])
+    found = [await _queue(connection, name, role) for name, role in roles.items()]
+    alone = await _queue(connection, route.alone_queue, "alone")
+    return (*found, *([alone] if alone.messages is not None else []))  # made when it is needed: most have none
 
 
 async def _queue(connection: AbstractConnection, name: str, role: str) -> QueueState:

@@ -33,6 +33,11 @@ class Route:
     def dead_queue(self) -> str:
         return f"{self.queue}.dead"
 
+    @property
+    def alone_queue(self) -> str:
+        """Where messages wait that came back from workers too often: each is handled with no other in hand."""
+        return f"{self.queue}.alone"
+
     def retry_queue(self, delay_seconds: int) -> str:
         """The queue in which a message waits ``delay_seconds`` before it returns to the input queue."""
         return f"{self.queue}.retry.{delay_seconds}s"

@@ -44,6 +44,10 @@ class Retry(MessageError):
     """Temporary: the message is tried again later through the retry queues, then goes to the dead letters."""
 
 
+class Suspect(MessageError):
+    """It came back so often that it may be what ends its workers: it is set apart, and handled alone."""
+
+
 class Outage(FeedmillError):
     """A dependency is away, whatever the message. The worker stops taking messages until it is back."""
 

@@ -63,6 +63,14 @@ class BrokerSettings(Group):
         (1, 5, 30, 120, 600), description="one retry queue each; a message that failed once more is a dead letter"
     )
 
+    max_returns: int = Field(
+        3,
+        ge=2,
+        le=15,
+        description="quorum queues: a message that came back so often is handled alone, from <queue>.alone; when it "
+        "came back so often from there, it is a dead letter. Below the queue's delivery limit",
+    )
+
     @field_validator("retry_delays_seconds", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:

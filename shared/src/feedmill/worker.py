@@ -107,7 +107,8 @@ class Worker:
 
     async def _work(self, handler: Handler[Any, Any, Any], contact: _Contact, shutdown: Shutdown) -> None:
         supervisor = contact.supervisor
-        gate = Gate(handler.ready, self.kind.dependencies, self._instruments)
+        is_stable = self.settings.routing.role == "stable"
+        gate = Gate(handler.ready, self.kind.dependencies, self._instruments, handles_alone=is_stable)
         routing = RoutingFile(self._routing_path(), self.settings.routing.routing_poll_seconds, self.metrics)
         settler = self._settler(contact.route, routing)
         max_body_bytes = self.settings.broker.max_body_bytes

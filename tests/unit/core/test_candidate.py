@@ -10,6 +10,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from feedmill.broker import letters
 from feedmill.broker.candidate import Forwarder, ShadowSettler, compare
@@ -228,6 +230,30 @@ def test_whatever_fails_at_a_candidate_goes_back_to_the_stable_worker() -> None:
     run_virtual(main)
 
 
+def test_what_may_have_ended_a_candidate_goes_back_and_a_copy_is_dropped() -> None:
+    suspect = {"x-delivery-count": 3}
+
+    async def main(_: Any) -> None:
+        candidate = routed(ROUTE, RoutingSettings(role="candidate"))
+        async with bench(Routing(), lambda _: Settler(BROKER, candidate, is_candidate=True)) as it:
+            for headers in (suspect, suspect | {letters.VERDICT: "{}"}):
+                it.pipeline.take(it.session.delivery({"name": "m"}, headers=headers, redelivered=True))
+            await it.pipeline.until_idle()
+            (back,) = it.session.published
+            assert back.routing_key == ROUTE.retry_queue(1)
+            assert it.outcomes == {"given_back": 1, "handed_over": 1}
+            assert it.handler.calls == []
+        shadow = routed(ROUTE, RoutingSettings(role="shadow"))
+        async with bench(Routing(), lambda metrics: ShadowSettler(shadow, metrics)) as it:
+            headers = suspect | {letters.VERDICT: "{}"}
+            it.pipeline.take(it.session.delivery({"name": "m"}, headers=headers, redelivered=True))
+            await it.pipeline.until_idle()
+            assert it.session.published == []
+            assert it.outcomes == {"dropped": 1}
+
+    run_virtual(main)
+
+
 def test_a_shadow_publishes_nothing_and_gives_up_in_the_end() -> None:
     route = routed(ROUTE, RoutingSettings(role="shadow"))
 
@@ -294,3 +320,23 @@ def test_verdicts_are_compared(header: dict[str, Any], result: dict[str, Any], e
 def test_a_verdict_that_cannot_be_read_compares_as_unknown(header: Any) -> None:
     delivery = make_delivery(headers={letters.VERDICT: header})
     assert compare(delivery, {"isToxic": True, "labels": {}}) == ("unknown", None)
+
+
+SCORES = st.dictionaries(st.sampled_from("abc"), st.floats(0, 1), max_size=3)
+LABELS = st.none() | st.dictionaries(
+    st.sampled_from("abc"), st.floats(0, 1) | st.booleans() | st.none() | st.text(max_size=2), max_size=3
+)
+RESULTS = st.fixed_dictionaries(
+    {}, optional={"isToxic": st.booleans() | st.none() | st.integers(0, 1), "labels": LABELS}
+)
+
+
+@given(theirs=RESULTS, ours=st.fixed_dictionaries({"isToxic": st.booleans(), "labels": SCORES}))
+def test_any_two_verdicts_are_compared(theirs: dict[str, Any], ours: dict[str, Any]) -> None:
+    verdict, drift = compare(make_delivery(headers={letters.VERDICT: json.dumps(theirs)}), ours)
+    if isinstance(theirs.get("isToxic"), bool):
+        assert verdict == ("same" if theirs["isToxic"] == ours["isToxic"] else "different")
+    else:
+        assert (verdict, drift) == ("unknown", None)
+    assert drift is None or 0 <= drift <= 1
+    assert compare(make_delivery(headers={letters.VERDICT: json.dumps(ours)}), ours)[1] in (None, 0)

@@ -23,6 +23,9 @@ class Switch:
 
     def __init__(self) -> None:
         self.log: list[str] = []
+        self.alone = 0
+        """Messages that wait to be handled alone."""
+        self.on_take: Callable[[], None] = lambda: None
 
     async def pause(self, why: str) -> None:
         self.log.append("pause")
@@ -32,6 +35,20 @@ class Switch:
 
     async def hand_back(self, up_to: Stage) -> None:
         self.log.append(f"hand back {up_to.name}")
+
+    async def until_idle(self) -> None:
+        await asyncio.sleep(0.1)
+
+    async def count_alone(self) -> int:
+        return self.alone
+
+    async def take_alone(self) -> bool:
+        if not self.alone:
+            return False
+        self.alone -= 1
+        self.log.append("take alone")
+        self.on_take()
+        return True
 
 
 class Bench:
@@ -183,5 +200,43 @@ def test_an_outage_after_a_long_calm_is_a_first_one_again() -> None:
         await until(lambda: bench.switch.log[-1] != "resume")
         await asyncio.sleep(gate_module.FIRST_RETRY_SECONDS + 0.01)
         assert bench.switch.log[-1] == "resume"
+
+    play(scenario)
+
+
+def test_what_is_to_be_handled_alone_is_taken_while_nothing_else_is() -> None:
+    async def scenario(bench: Bench) -> None:
+        bench.switch.alone = 2
+        await asyncio.sleep(gate_module.CHECK_INTERVAL_SECONDS + 1)
+        assert bench.switch.log == ["resume", "pause", "take alone", "take alone", "resume"]
+        assert bench.problem is None
+
+    play(scenario)
+
+
+def test_it_comes_first_when_a_worker_starts_and_not_before_the_dependencies_are_there() -> None:
+    async def scenario(bench: Bench) -> None:
+        bench.switch.alone = 1
+        await asyncio.sleep(10)
+        assert bench.switch.log == []
+        bench.outage = None
+        await asyncio.sleep(10)
+        assert bench.switch.log == ["take alone", "resume"]
+
+    play(scenario, away=True)
+
+
+def test_an_outage_meanwhile_hands_it_back_and_takes_no_more() -> None:
+    async def scenario(bench: Bench) -> None:
+        def fail() -> None:
+            bench.outage = AWAY
+            bench.gate.trip(AWAY)
+
+        bench.switch.alone, bench.switch.on_take = 2, fail
+        await asyncio.sleep(60)
+        assert bench.switch.log == ["resume", "pause", "take alone", "hand back STARTED"]
+        bench.outage, bench.switch.on_take = None, lambda: None
+        await asyncio.sleep(10)
+        assert bench.switch.log[4:] == ["hand back STARTED", "take alone", "resume"]
 
     play(scenario)

@@ -38,7 +38,18 @@ VALUES: st.SearchStrategy[Any] = st.recursive(
     max_leaves=8,
 )
 NAMES = short(128) | st.sampled_from(
-    ["CC", "BCC", "cc", "x-death", "traceparent", "b3", "x-b3-traceid", letters.ATTEMPT, letters.FIRST_FAILED_AT]
+    [
+        "CC",
+        "BCC",
+        "cc",
+        "x-death",
+        "traceparent",
+        "b3",
+        "x-b3-traceid",
+        letters.ATTEMPT,
+        letters.FIRST_FAILED_AT,
+        letters.DELIVERY_COUNT,
+    ]
 )
 HEADERS = st.none() | st.dictionaries(NAMES, VALUES, max_size=8)
 PROPERTIES = st.fixed_dictionaries(
@@ -185,3 +196,21 @@ def test_without_ids_different_messages_get_different_ids() -> None:
         letters.result_message_id(ROUTE, make_delivery(b"a", correlation_id="1")),
     }
     assert len(ids) == 3
+
+
+@given(value=VALUES, redelivered=st.booleans())
+def test_returns_are_what_the_broker_counted_and_nothing_else(value: Any, redelivered: bool) -> None:
+    delivery = make_delivery(redelivered=redelivered, headers={letters.DELIVERY_COUNT: value})
+    is_count = isinstance(value, int) and not isinstance(value, bool) and value > 0
+    assert letters.returns(delivery) == (value if redelivered and is_count else 0)
+    assert letters.returns(make_delivery(redelivered=True)) == 0
+
+
+@given(properties=PROPERTIES)
+def test_a_message_published_once_more_keeps_its_failures_and_takes_no_count_along(properties: dict[str, Any]) -> None:
+    delivery = make_delivery(b"body", **properties)
+    again = letters.returned_properties(ROUTE, delivery)
+    assert letters.attempts(again) == letters.attempts(delivery.properties)
+    assert again.message_id == letters.result_message_id(ROUTE, delivery)
+    assert not {name.lower() for name in again.headers or {}} & letters.NOT_CARRIED
+    assert again.expiration is None

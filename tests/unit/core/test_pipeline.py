@@ -223,6 +223,79 @@ async def test_the_last_attempt_ends_among_the_dead() -> None:
         assert it.outcomes == {"retried": 1, "dead": 1}
 
 
+@pytest.mark.parametrize(
+    ("count", "is_alone", "queue", "outcome"),
+    [
+        (2, False, ROUTE.result_queue, "answered"),
+        (3, False, ROUTE.alone_queue, "set_apart"),
+        (19, False, ROUTE.alone_queue, "set_apart"),
+        (2, True, ROUTE.result_queue, "answered"),
+        (3, True, ROUTE.dead_queue, "dead"),
+    ],
+)
+def test_what_came_back_too_often_is_set_apart_then_buried(
+    count: int, is_alone: bool, queue: str, outcome: str
+) -> None:
+    async def main(_: VirtualLoop) -> None:
+        async with bench() as it:
+            headers = {"x-delivery-count": count, "x-feedmill-attempt": 1, "kept": "yes"}
+            it.pipeline.take(
+                it.session.delivery({"name": "m"}, headers=headers, redelivered=True, is_alone=is_alone, message_id="i")
+            )
+            it.send("good")
+            await it.pipeline.until_idle()
+            letter = next(letter for letter in it.session.published if letter.properties.message_id == "i")
+            assert letter.routing_key == queue
+            if queue == ROUTE.alone_queue:
+                assert letter.properties.headers["x-feedmill-attempt"] == 1
+                assert letter.properties.headers["kept"] == "yes"
+                assert "x-delivery-count" not in letter.properties.headers
+            assert it.outcomes == ({"answered": 2} if outcome == "answered" else {outcome: 1, "answered": 1})
+            assert sorted(it.session.acked) == [1, 2]
+
+    run_virtual(main)
+
+
+@virtually
+async def test_the_queue_for_what_is_suspect_is_made_when_it_is_needed() -> None:
+    async with bench() as it:
+        it.session.unroutable.add(ROUTE.alone_queue)
+
+        async def declare() -> None:
+            it.session.unroutable.clear()
+
+        it.session.declare_alone = declare  # type: ignore[method-assign]
+        it.pipeline.take(it.session.delivery({"name": "m"}, headers={"x-delivery-count": 3}, redelivered=True))
+        await it.pipeline.until_idle()
+        assert it.session.log == [("publish", ROUTE.alone_queue), ("ack", 1)]
+
+
+@virtually
+async def test_where_that_queue_cannot_be_had_the_message_is_tried_again_later() -> None:
+    async with bench() as it:
+        it.session.unroutable.add(ROUTE.alone_queue)
+        it.pipeline.take(it.session.delivery({"name": "m"}, headers={"x-delivery-count": 3}, redelivered=True))
+        await it.pipeline.until_idle()
+        assert it.session.log == [("publish", RETRY_QUEUE), ("ack", 1)]
+
+
+@pytest.mark.parametrize(("is_alone", "queue"), [(False, ROUTE.queue), (True, ROUTE.alone_queue)])
+def test_a_hand_back_is_a_new_message_before_it_makes_one_suspect(is_alone: bool, queue: str) -> None:
+    async def main(_: VirtualLoop) -> None:
+        async with bench() as it:
+            it.handler.gates["infer"] = asyncio.Event()
+            for count in (0, 1, 2):
+                headers = {"x-delivery-count": count}
+                it.pipeline.take(
+                    it.session.delivery({"name": "m"}, headers=headers, redelivered=count > 0, is_alone=is_alone)
+                )
+            await turns()
+            await it.pipeline.hand_back(Stage.STARTED)
+            assert it.session.log == [("publish", queue), ("ack", 3), ("return", 2), ("return", 1)]
+
+    run_virtual(main)
+
+
 @virtually
 async def test_a_result_that_no_queue_takes_is_retried_after_one_repair() -> None:
     async with bench() as it:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tiny_models import WORDS, MakeClassifier, bert_tokenizer, model_settings
 
 from feedmill.errors import ModelError, Reject
@@ -93,3 +95,26 @@ def test_a_long_text_scores_as_its_worst_window(make_classifier: MakeClassifier)
 
 def windows_of(tokens: Tokens) -> list[Tokens]:
     return [Tokens(ids, truncated=False) for ids in (tokens.ids, *tokens.further)]
+
+
+SHARES = st.floats(0, 1, width=32)
+
+
+@given(
+    st.lists(st.tuples(SHARES, SHARES), min_size=1, max_size=6), st.integers(0, 7), st.sampled_from(["multi", "single"])
+)
+def test_a_text_is_as_bad_as_its_worst_window_whatever_the_order(
+    rows: list[tuple[float, float]], refused: int, kind: Kind
+) -> None:
+    policy = LabelPolicy(("clean", "toxic"), frozenset({"toxic"}), kind, 0.5, {})
+    answers: list[Scores | Reject] = [{"clean": clean, "toxic": toxic} for clean, toxic in rows]
+    found = worst(answers, policy)
+    assert not isinstance(found, Reject)
+    assert policy.is_toxic(found) == any(
+        policy.is_toxic(answer) for answer in answers if not isinstance(answer, Reject)
+    )
+    again = worst(answers[::-1], policy)
+    assert not isinstance(again, Reject)
+    assert again["toxic"] == found["toxic"]
+    answers.insert(min(refused, len(answers)), Reject("model_not_finite", "no number"))
+    assert isinstance(worst(answers, policy), Reject)

@@ -7,7 +7,10 @@ import uuid
 import bson
 import orjson
 from bson import Binary, Code, DBRef, Decimal128, Int64, MinKey, ObjectId, Regex, Timestamp
+from bson.codec_options import CodecOptions, DatetimeConversion
 from bson.datetime_ms import DatetimeMS
+from hypothesis import given
+from hypothesis import strategies as st
 
 from feedmill.documents import json_safe
 
@@ -62,6 +65,37 @@ def test_every_bson_type_becomes_json() -> None:
     }
     assert type(safe["views"]) is int
     assert json.loads(orjson.dumps(safe)) == safe
+
+
+AS_THE_DRIVER = CodecOptions(datetime_conversion=DatetimeConversion.DATETIME_AUTO)
+NAMES = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=6) | st.just("embedding")
+MOMENTS = st.datetimes(dt.datetime(1, 1, 2), dt.datetime(9999, 12, 30))  # noqa: DTZ001 (naive, as they are decoded)
+VALUES: st.SearchStrategy[object] = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63 - 1)
+    | st.floats()
+    | st.text(st.characters(codec="utf-8"), max_size=9)
+    | st.binary(max_size=9)
+    | MOMENTS
+    | st.builds(ObjectId, st.binary(min_size=12, max_size=12))
+    | st.builds(Binary, st.binary(max_size=9), st.sampled_from([0, 5, 9, 128]))
+    | st.builds(Timestamp, st.integers(0, 2**32 - 1), st.integers(0, 9))
+    | st.builds(DatetimeMS, st.integers(-(2**63), 2**63 - 1))
+    | st.builds(Regex, st.sampled_from(["a", "", "^é"]), st.sampled_from(["", "i"]))
+    | st.sampled_from([Decimal128("NaN"), Decimal128("1E+6000"), Int64(-1), MinKey(), DBRef("a", 1), Code("f()", {})]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(NAMES, VALUES, max_size=6))
+def test_whatever_the_database_holds_can_be_sent_as_json(document: dict[str, object]) -> None:
+    stored = bson.decode(bson.encode(document), codec_options=AS_THE_DRIVER)
+    safe = json_safe(stored)
+    assert json.loads(json.dumps(safe, allow_nan=False)) == safe
+    assert json.loads(orjson.dumps(safe)) == safe
+    assert set(safe) == set(document) - {"embedding"}
 
 
 def test_a_document_as_the_driver_decodes_it() -> None:

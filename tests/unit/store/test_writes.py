@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pymongo import errors
 
-from feedmill.errors import Reject, Retry
+from feedmill.errors import Outage, Reject, Retry
 from feedmill.store import faults
 from feedmill.store.writes import Write, encoding_fault, waves
 
@@ -76,3 +76,19 @@ def test_a_bulk_write_that_lost_its_primary_is_an_outage() -> None:
     assert faults.bulk_outage({"writeErrors": [{"index": 0, "code": 11602}]}) is not None
     assert faults.bulk_outage({"writeConcernErrors": [{"code": 64}]}) is not None
     assert faults.bulk_outage({"writeErrors": [{"index": 0, "code": 121}], "writeConcernErrors": []}) is None
+
+
+CODES = st.none() | st.integers(-1, 20_000) | st.sampled_from([*faults._AWAY_CODES, *faults._REJECT_CODES])
+
+
+@given(CODES, st.text(max_size=20))
+def test_every_code_of_the_server_has_one_meaning(code: int | None, words: str) -> None:
+    """Away, or about the one message; and never in the server's words, which quote the message."""
+    secret = f"secret{words}"
+    outage = faults.as_outage(errors.OperationFailure(secret, code))
+    assert outage is None or (isinstance(outage, Outage) and secret not in str(outage))
+    in_bulk = faults.bulk_outage({"writeErrors": [{"code": code, "errmsg": secret}]})
+    assert (in_bulk is not None) == (code in faults._AWAY_CODES)
+    failure = faults.write_error(code)
+    assert secret not in failure.detail
+    assert isinstance(failure, Reject) == (code in faults._REJECT_CODES)

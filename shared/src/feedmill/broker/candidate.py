@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 VERDICT_FIELDS = ("isToxic", "labels", "model", "space")
 """What of a result goes with the copy: what was judged, never the text."""
 MAX_SHADOW_ATTEMPTS = 5
+MAX_SHADOW_RETURNS = 3
 
 
 class Forwarder:
@@ -92,6 +93,11 @@ class ShadowSettler:
 
     def is_last(self, attempt: int) -> bool:
         return attempt >= MAX_SHADOW_ATTEMPTS
+
+    def check_returns(self, delivery: Delivery) -> None:
+        """A copy that may end its workers is given up. Raises Reject."""
+        if (count := letters.returns(delivery)) >= MAX_SHADOW_RETURNS:
+            raise Reject("returned_too_often", f"it came back {count} times")
 
     def takes(self, _body: Mapping[str, Any], delivery: Delivery) -> bool:
         """Whether this is no copy but a message that nobody has handled yet: it was handed over in an earlier step."""

@@ -40,9 +40,14 @@ MAX_HEADER_BYTES = 32_768
 """Foreign headers above this are dropped from what is published: a header frame above the connection's frame limit
 (128 KiB by default) would close it, and the message would come again and close it again."""
 
-NOT_CARRIED = frozenset({"cc", "bcc", "x-death"})
-"""Headers that the broker acts upon: the first two send copies; by x-death, its record of dead-lettering, it may take a
-retry for a message that goes in circles and drop it."""
+DELIVERY_COUNT = "x-delivery-count"
+"""The broker's own, on what comes from a quorum queue: how often the message came back to it. 3.10 and 4.0 count every
+return, 4.3 none by nack. Above the queue's limit (20 by default from 4.0 on) the broker drops the message, or
+dead-letters it where somebody has told it to."""
+
+NOT_CARRIED = frozenset({"cc", "bcc", "x-death", DELIVERY_COUNT, "x-acquired-count"})
+"""Headers that the broker acts upon or writes: the first two send copies; by x-death, its record of dead-lettering, it
+may take a retry for a message that goes in circles and drop it; counts are those of a message that is gone."""
 
 _NAMESPACE = uuid.UUID("6c4e9ad2-93a4-5a3c-9f6e-1d6a2f0c7b11")
 _PERSISTENT = 2
@@ -86,6 +91,15 @@ def attempts(properties: Basic.Properties) -> int:
     """How often the message has failed before, by its header. Anything but a small count is a stranger's: 0."""
     value = (properties.headers or {}).get(ATTEMPT)
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 1000 else 0
+
+
+def returns(delivery: Delivery) -> int:
+    """How often the message came back to its queue unsettled, as the broker counts; 0 where it does not (classic
+    queues). A count on a message that comes for the first time is a stranger's."""
+    value = (delivery.properties.headers or {}).get(DELIVERY_COUNT)
+    if not delivery.redelivered or not isinstance(value, int) or isinstance(value, bool):
+        return 0
+    return max(0, value)
 
 
 def retry_properties(route: Route, delivery: Delivery, failure: MessageError, delay_seconds: int) -> Basic.Properties:
@@ -149,7 +163,8 @@ def shadow_retry_properties(route: Route, delivery: Delivery, failure: MessageEr
 
 
 def returned_properties(route: Route, delivery: Delivery) -> Basic.Properties:
-    """Properties of a message on its way back from a candidate's queue to the input queue, its failures still known."""
+    """Properties of a message that is published once more, as a new one to the broker, to be handled as if it had never
+    been taken: back from a candidate, set apart, or handed back. Its failures are still known."""
     properties = handed_over_properties(route, delivery)
     if count := attempts(delivery.properties):
         assert properties.headers is not None  # noqa: S101 (for the type checker; always set)

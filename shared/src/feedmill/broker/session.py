@@ -39,6 +39,8 @@ class Delivery:
     exchange: str
     routing_key: str
     redelivered: bool
+    is_alone: bool = False
+    """Taken from the queue for messages that are handled with no other in hand."""
 
 
 class Session:
@@ -134,9 +136,29 @@ class Session:
             answer = await channel.basic_consume(self._route.consumed, deliver)
         self._consumer_tag = answer.consumer_tag
 
-    def _delivery(self, message: DeliveredMessage) -> Delivery:
+    async def count_alone(self) -> int:
+        """Messages that wait to be handled alone. Raises SessionLost."""
+        async with self._noting("count"):
+            timeout = self._settings.operation_timeout_seconds
+            return await topology.count(self._connections[0], self._route.alone_queue, timeout)
+
+    async def take_alone(self, on_delivery: Callable[[Delivery], None]) -> bool:
+        """Take one message that is to be handled alone; False where there is none. Raises SessionLost."""
+        async with self._guard(f"get from {self._route.alone_queue}"):
+            message = await self._consume_channel.basic_get(self._route.alone_queue)
+        if not isinstance(message.delivery, Basic.GetOk):
+            return False
+        on_delivery(self._delivery(message, is_alone=True))
+        return True
+
+    async def declare_alone(self) -> None:
+        """Make the queue for messages that are handled alone. Raises SessionLost."""
+        async with self._guard("declare"):
+            await topology.declare_alone(self._connections[0], self._route, self._settings)
+
+    def _delivery(self, message: DeliveredMessage, *, is_alone: bool = False) -> Delivery:
         frame = message.delivery
-        if not isinstance(frame, Basic.Deliver) or frame.delivery_tag is None:
+        if not isinstance(frame, (Basic.Deliver, Basic.GetOk)) or frame.delivery_tag is None:
             raise TypeError(f"expected a delivery, got {type(frame).__name__}")
         self._ledger.delivered(frame.delivery_tag)
         return Delivery(
@@ -147,6 +169,7 @@ class Session:
             exchange=frame.exchange or "",
             routing_key=frame.routing_key or "",
             redelivered=bool(frame.redelivered),
+            is_alone=is_alone,
         )
 
     def _on_cancelled(self, _: object) -> None:

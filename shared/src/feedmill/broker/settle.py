@@ -14,11 +14,13 @@ from feedmill.broker.errors import SessionLost, Undeliverable
 from feedmill.broker.publisher import Letter
 from feedmill.broker.session import Delivery
 from feedmill.contract import Route
-from feedmill.errors import MessageError, Reject, Retry
+from feedmill.errors import MessageError, Reject, Retry, Suspect
 from feedmill.settings import BrokerSettings
 from feedmill.wire import encode_object
 
 log = logging.getLogger(__name__)
+
+RETURNED_TOO_OFTEN = "returned_too_often"
 
 
 class Settler:
@@ -41,12 +43,27 @@ class Settler:
         """Whether a message that fails at this attempt (0 is the first) is tried no more."""
         return attempt >= len(self._settings.retry_delays_seconds)
 
+    def check_returns(self, delivery: Delivery) -> None:
+        """Stop a message that came back too often: whoever takes it may end by it, and those beside it come back too.
+
+        Raises:
+            Suspect: it is to be handled alone.
+            Reject: it came back too often even so, when nothing but itself can have been the cause.
+        """
+        if (count := letters.returns(delivery)) < self._settings.max_returns:
+            return
+        if self._is_candidate and letters.is_copy(delivery.properties):
+            return  # dropped in any case
+        if delivery.is_alone:
+            raise Reject(RETURNED_TOO_OFTEN, f"it came back {count} times from workers that had no other in hand")
+        raise Suspect(RETURNED_TOO_OFTEN, f"it came back {count} times")
+
     def takes(self, body: Mapping[str, Any], delivery: Delivery) -> bool:
         """Whether this message is not to be handled here: a rollout's candidate shall, or, at a candidate, the stable
         worker has done so (a copy that an earlier step of the rollout left in the queue)."""
         if self._is_candidate:
             return letters.is_copy(delivery.properties)
-        return self._forwarder is not None and self._forwarder.takes(body, delivery)
+        return not delivery.is_alone and self._forwarder is not None and self._forwarder.takes(body, delivery)
 
     async def hand_over(self, delivery: Delivery) -> bool:
         """Give a message to the candidate, confirmed; False where it has to be handled here after all. A candidate just
@@ -118,10 +135,13 @@ class Settler:
         return None
 
     async def publish_failure(self, delivery: Delivery, failure: MessageError) -> str:
-        """Publish the next try or the dead letter; answer which: ``retried``, ``dead`` or ``given_back``."""
+        """Publish the next try or the dead letter; answer which: ``retried``, ``dead``, ``given_back``
+        or ``set_apart``."""
         attempt = letters.attempts(delivery.properties)
         if self._is_candidate:
             return await self._give_back(delivery, failure)
+        if isinstance(failure, Suspect) and await self._set_apart(delivery):
+            return "set_apart"
         if isinstance(failure, Reject) or self.is_last(attempt):
             await self._republish(
                 delivery, self._route.dead_queue, letters.dead_properties(self._route, delivery, failure)
@@ -131,6 +151,22 @@ class Settler:
         properties = letters.retry_properties(self._route, delivery, failure, delay)
         await self._republish(delivery, self._route.retry_queue(delay), properties)
         return "retried"
+
+    async def _set_apart(self, delivery: Delivery) -> bool:
+        """Publish it to the queue for what is handled alone, made on its first use; False where that can't be had. Then
+        it is tried again later, a bounded number of times, as a new message to the broker."""
+        properties = letters.returned_properties(self._route, delivery)
+        for is_last in (False, True):
+            try:
+                await delivery.session.publish("", self._route.alone_queue, delivery.body, properties)
+            except Undeliverable as error:
+                if is_last:
+                    log.warning("a message that came back too often can't be set apart: %s", error)
+                else:
+                    await delivery.session.declare_alone()
+            else:
+                return True
+        return False
 
     async def _give_back(self, delivery: Delivery, failure: MessageError) -> str:
         """What fails at a candidate, in whatever way, is the stable worker's to judge: a new model buries nothing."""
@@ -156,9 +192,15 @@ class Settler:
     async def ack(deliveries: Sequence[Delivery]) -> None:
         await ack(deliveries)
 
-    @staticmethod
-    async def hand_back(delivery: Delivery) -> None:
-        await delivery.session.hand_back(delivery)
+    async def hand_back(self, delivery: Delivery) -> None:
+        """Return a message to its queue. That costs it nothing: before such returns add up to suspicion, or to the
+        broker's limit, it is published as a new one. Raises SessionLost."""
+        if letters.returns(delivery) + 1 < self._settings.max_returns:
+            await delivery.session.hand_back(delivery)
+            return
+        queue = self._route.alone_queue if delivery.is_alone else self._route.consumed
+        await self._republish(delivery, queue, letters.returned_properties(self._route, delivery))
+        await ack([delivery])
 
 
 def internal_error(error: Exception) -> Retry:

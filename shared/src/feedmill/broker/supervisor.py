@@ -121,6 +121,20 @@ class Supervisor:
             self._health.set(PART, "no session with the broker yet")
         await self._reapply()
 
+    async def count_alone(self) -> int:
+        """Messages that wait to be handled alone; 0 where there is no session to ask on."""
+        if self._session is not None:
+            with suppress(SessionLost):
+                return await self._session.count_alone()
+        return 0
+
+    async def take_alone(self) -> bool:
+        """Take one of them in; False where there is none, or no session."""
+        if self._session is not None:
+            with suppress(SessionLost):
+                return await self._session.take_alone(self._intake.take)
+        return False
+
     async def _reapply(self) -> None:
         if self._session is not None:
             with suppress(SessionLost):  # noted by the session: run() opens the next one, as wanted by then

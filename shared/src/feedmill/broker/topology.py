@@ -70,6 +70,36 @@ def retry_arguments(route: Route, delay_seconds: int, settings: BrokerSettings) 
     return arguments
 
 
+async def declare_alone(connection: AbstractConnection, route: Route, settings: BrokerSettings) -> None:
+    """Make the queue for messages that are handled alone, where that is permitted. Raises SessionLost."""
+    try:
+        await _ensure_queue(connection, route.alone_queue, alone_arguments(route), settings.operation_timeout_seconds)
+    except SessionLost as error:
+        if not isinstance(error.__cause__, ChannelNotFoundEntity):
+            raise
+        log.warning("%s is not there and can't be created: %s", route.alone_queue, error)
+
+
+def alone_arguments(route: Route) -> Arguments:
+    """Always a quorum queue, as its counting is what this queue is for; what nobody judges in time is a dead letter."""
+    return {
+        "x-queue-type": "quorum",
+        "x-dead-letter-exchange": "",
+        "x-dead-letter-routing-key": route.dead_queue,
+        "x-dead-letter-strategy": "at-least-once",
+        "x-overflow": "reject-publish",
+    }
+
+
+async def count(connection: AbstractConnection, queue: str, timeout_seconds: float) -> int:
+    """Messages that are ready in a queue; 0 where there is no such queue. Raises SessionLost."""
+    async with guard(f"look at {queue}", timeout_seconds):
+        with suppress(ChannelNotFoundEntity):
+            async with _channel(connection) as channel:
+                return (await channel.queue_declare(queue, passive=True)).message_count or 0
+    return 0
+
+
 async def _ensure_exchange(connection: AbstractConnection, name: str, timeout_seconds: float) -> None:
     await _passive_first(
         connection,

@@ -86,6 +86,7 @@ class Pipeline(Generic[Request, Work, Output]):
             self._out.aside(self._out.hand_back(item))
             return
         try:
+            self._settler.check_returns(delivery)
             body = decode_object(delivery.body, self._max_body_bytes)
             item.request = self._decode(delivery, body)
         except MessageError as failure:
