@@ -16,6 +16,8 @@ BUILD_IMAGE ?= $(PYTHON_IMAGE)
 BROKERS ?= trixie sid
 QUEUES ?= classic quorum
 BROKER_TESTS ?= tests/integration/broker tests/e2e/test_crash.py tests/e2e/test_contract.py
+# How often `make faults` runs the whole, in a row.
+RUNS ?= 1
 BIN := .venv/bin
 SUITES := $(wildcard tests/unit tests/integration tests/charts tests/e2e tests/faults)
 
@@ -56,8 +58,11 @@ test-integration: setup-dev ## Run the tests against a private RabbitMQ and data
 test-e2e: setup-dev ## Run the tests through real worker processes
 	@$(BIN)/pytest tests/e2e $(ARGS)
 
-faults: setup-dev ## Run load under every fault, alone and mixed, with an accounting: tens of minutes (docs/reliability.md)
-	@FAULTS=full $(BIN)/pytest tests/faults -p no:randomly -v $(ARGS)
+faults: setup-dev ## Run load under every fault, alone and mixed, with an accounting: tens of minutes, RUNS=3 times (docs/reliability.md)
+	@failed=; for run in $$(seq $(RUNS)); do \
+	  FAULTS=full FAULTS_RUN=$$run $(BIN)/pytest tests/faults -p no:randomly -v $(ARGS) || { \
+	    code=$$?; [ $$code -eq 1 ] || exit $$code; failed="$$failed $$run"; }; \
+	done; [ -z "$$failed" ] || { echo "failed: run$$failed of $(RUNS); .cache/faults/summary-*.md"; exit 1; }
 
 soak: setup-dev ## Run load for an hour (SOAK_SECONDS), look for leaks and drift, plot to .cache/faults/soak.png
 	@FAULTS=full SOAK_SECONDS=$${SOAK_SECONDS:-3600} $(BIN)/pytest tests/faults/test_soak.py -p no:randomly -s $(ARGS)

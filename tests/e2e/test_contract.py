@@ -14,6 +14,7 @@ from pymongo.database import Database
 
 from feedmill.contract import ENCODE, HINT, TOXIC, Route
 from support.amqp import Client, connect, poll
+from support.ci import queue_arguments
 from support.workers import Servers, WorkerProcess, worker
 
 
@@ -26,11 +27,11 @@ def ask(client: Client, route: Route, *bodies: object) -> list[dict[str, object]
 
 @contextmanager
 def as_the_first_backends_do(url: str, route: Route) -> Iterator[Client]:
-    """A producer that declares classic durable queues itself."""
+    """A producer that declares durable queues itself, of the kind that the workers are told to make."""
     with connect(url) as client:
         client.channel.exchange_declare(route.exchange, "direct", durable=True)
         for queue in (route.queue, route.result_queue):
-            client.channel.queue_declare(queue, durable=True)
+            client.channel.queue_declare(queue, durable=True, arguments=queue_arguments())
             client.channel.queue_bind(queue, route.exchange, queue)
         yield client
 

@@ -6,7 +6,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import pytest
 from faults import effects
 from faults.arena import Arena
 from faults.nemeses import NEMESES
+from faults.summary import Row, Summary
 from faults.verdict import Verdict, judge
 from feedmill_local.database import Database
 from feedmill_local.rabbitmq import RabbitNode
@@ -29,13 +30,47 @@ LOAD_BETWEEN = 30
 
 NewArena = Callable[..., Any]
 
+VERDICT = pytest.StashKey[Verdict]()
+SUMMARY = pytest.StashKey[Summary]()
+WORTH_A_ROW = 5.0
+"""Seconds above which a test without a verdict is one that failed on its way to it, and no test of the harness."""
+
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if os.environ.get("FAULTS") == "full":
+        config.stash[SUMMARY] = Summary(SEED, int(os.environ.get("FAULTS_RUN", "1")))
         return
     skipped = [item for item in items if item.get_closest_marker("full_faults")]
     config.hook.pytest_deselected(items=skipped)
     items[:] = [item for item in items if item not in skipped]
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, None]:
+    """Say of each test that ends what came of it, and how many are left."""
+    report: pytest.TestReport = (yield).get_result()
+    summary = item.config.stash.get(SUMMARY, None)
+    if summary is None or (report.when != "call" and not report.failed):
+        return
+    verdict = item.stash.get(VERDICT, None)
+    if verdict is None and not report.failed and report.duration < WORTH_A_ROW:
+        return
+    error = " ".join(str(call.excinfo.value).split())[:200].replace("|", "/") if call.excinfo else ""
+    name = item.name.removeprefix("test_one_nemesis_alone").strip("[]")
+    row = Row(name, report.passed, report.duration, verdict, error)
+    summary.rows.append(row)
+    minutes = (time.time() - summary.began) / 60
+    place = f"{minutes:6.1f} min, {len(summary.rows)} of at most {item.session.testscollected}"
+    reporter: Any = item.config.pluginmanager.get_plugin("terminalreporter")
+    reporter.write_line(f"\n{place}: {row.line()}")
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    summary = config.stash.get(SUMMARY, None)
+    if summary is not None and summary.rows:
+        path = summary.save(REPORTS)
+        terminalreporter.section(f"{path} and .json")
+        terminalreporter.write_line(summary.markdown())
 
 
 @pytest.fixture
@@ -79,6 +114,7 @@ def run_under(new_arena: NewArena, request: pytest.FixtureRequest) -> Callable[.
             verdict = judge(arena, clean, done, began)
             report = REPORTS / f"{request.node.name.translate({ord('['): '-', ord(']'): ''})}.json"
             verdict.save(report)
+            request.node.stash[VERDICT] = verdict
             for worker, process in arena.processes.items():
                 shutil.copy(process.log, report.with_suffix(f".{worker}.log"))
         print(verdict.line(), flush=True)  # noqa: T201

@@ -36,7 +36,10 @@ class Verdict:
     heal_seconds: dict[str, float] = field(default_factory=dict)
     holdings: dict[str, Any] = field(default_factory=dict)
     probe_samples: int = 0
+    lost: int = 0
+    wrong_effects: int = 0
     violations: list[str] = field(default_factory=list)
+    """All of them, those two among them."""
 
     def save(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -59,6 +62,7 @@ def judge(arena: Arena, clean: effects.Clean, nemeses: list[str], began: float) 
     arena.collector.stop()
     account = arena.ledger.account()
     holdings, grown = _holdings(arena)
+    wrong = effects.violations(arena, clean)
     return Verdict(
         seed=arena.seed,
         nemeses=nemeses,
@@ -70,9 +74,11 @@ def judge(arena: Arena, clean: effects.Clean, nemeses: list[str], began: float) 
         heal_seconds={name: round(seconds, 2) for name, seconds in arena.heal_seconds.items()},
         holdings=holdings,
         probe_samples=len(arena.watch.samples),
+        lost=len(account.lost),
+        wrong_effects=len(wrong),
         violations=[
             *account.violations(),
-            *effects.violations(arena, clean),
+            *wrong,
             *arena.watch.violations(),
             *grown,
             *_connections(arena),
