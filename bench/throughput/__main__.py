@@ -25,6 +25,7 @@ from bursts import burst, flood
 from latency import steady
 from ratios import OURS, limit_of
 from running import Servers
+from starts import start
 from systems import PROGRAMS, System
 from texts import posts
 
@@ -53,6 +54,7 @@ class Bench:
             "latency": self.latency,
             "flood": self.flood,
             "toxic": self.toxic,
+            "starts": self.starts,
         }
 
     def burst(self) -> Iterator[Entry]:
@@ -104,6 +106,13 @@ class Bench:
         found = systems.toxic_systems(self.folder)
         for _ in range(self.arguments.rounds):
             yield from self._turn(found, self.arguments.messages)
+
+    def starts(self) -> Iterator[Entry]:
+        """Each worker, on each backend, from exec to ready."""
+        found = [systems.ours()] if self.arguments.quick else systems.workers()
+        for _ in range(self.arguments.rounds):
+            for system in found:
+                yield asdict(start(system, self.servers))
 
     def _ours_and_first(self) -> list[System]:
         return [systems.ours(), *([] if self.arguments.quick else systems.first_systems(self._model())[:1])]

@@ -45,7 +45,7 @@ def ratios(stages: dict[str, Entries]) -> Rows:
     rows = _encode(stages["burst"]) + _overhead(stages["overhead"]) + _latency(stages["latency"])
     held = {entry["system"]: float(entry["in_flight"]) for entry in stages["flood"]}
     rows += _row(f"operations in flight, {OURS} / {FIRST}", held.get(OURS), held.get(FIRST), "at least 10")
-    return rows + _toxic(stages["toxic"])
+    return rows + _toxic(stages["toxic"]) + _starts(stages["starts"])
 
 
 def _row(what: str, above: float | None, below: float | None, goal: str = "") -> Rows:
@@ -108,3 +108,13 @@ def _toxic(entries: Entries) -> Rows:
         peaks = median(entries, own, "peak_mb"), median(entries, first, "peak_mb")
         rows += _row(f"memory, peak, {own} / {first}", *peaks)
     return rows
+
+
+def _starts(entries: Entries) -> Rows:
+    """No ratio: seconds."""
+    found = [(name, median(entries, name, "ready_seconds")) for name in names(entries)]
+    return [
+        [f"ready, {name}, seconds from exec", f"{seconds:.2f}", f"below {1 if 'onnx' in name else 3}"]
+        for name, seconds in found
+        if seconds is not None
+    ]

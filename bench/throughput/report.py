@@ -14,6 +14,7 @@ from ratios import FASTER, LIMIT, limit_of, median, names, ratios, values
 Entries = list[dict[str, Any]]
 
 BEGIN, END = "<!-- throughput: written by make bench -->", "<!-- end of throughput -->"
+STAGES = ("burst", "overhead", "latency", "flood", "toxic", "starts")
 LIMIT_NAMES = [limit_of(name) for name in FASTER]
 
 
@@ -27,7 +28,7 @@ def read(path: Path) -> Entries:
 
 def write(out: Path, machine: str) -> str:
     """Tables and plots from the stages' figures in ``out``; answers the Markdown."""
-    stages = {name: read(out / f"{name}.json") for name in ("burst", "overhead", "latency", "flood", "toxic")}
+    stages = {name: read(out / f"{name}.json") for name in STAGES}
     parts = [f"Machine: {machine}."]
     if stages["burst"]:
         parts += ["### Encode, end to end", _bursts(stages["burst"]), _limit(stages["burst"])]
@@ -39,6 +40,8 @@ def write(out: Path, machine: str) -> str:
         parts += ["### A burst of thousands", _floods(stages["flood"])]
     if stages["toxic"]:
         parts += ["### Toxic", _bursts(stages["toxic"])]
+    if stages["starts"]:
+        parts += ["### From exec to ready", _starts(stages["starts"])]
     parts += ["### Ratios", _table(["ratio", "seen", "goal"], ratios(stages))]
     parts += [f"![{path.stem}]({path.parent.name}/{path.name})" for path in plots(out, stages)]
     text = "\n\n".join(parts) + "\n"
@@ -130,3 +133,9 @@ def _floods(entries: Entries) -> str:
         for entry in entries
     ]
     return _table(head, rows)
+
+
+def _starts(entries: Entries) -> str:
+    fields = (("listening_seconds", 2), ("ready_seconds", 2), ("cpu_seconds", 2), ("resident_mb", 0))
+    rows = [[name, *(_spread(entries, name, field, digits) for field, digits in fields)] for name in names(entries)]
+    return _table(["worker", "probes answer after s", "ready after s", "CPU s", "resident MB"], rows)

@@ -99,7 +99,7 @@ def running(system: System, posts: Sequence[Post], servers: Servers) -> Iterator
         client[DATABASE][collection].insert_many([{**post, "_id": ObjectId(post["_id"])} for post in posts])
         began = time.monotonic()
         process = subprocess.Popen(
-            system.command, env=_environment(system, servers), stdout=log, stderr=log, cwd=tempfile.gettempdir()
+            system.command, env=environment_of(system, servers), stdout=log, stderr=log, cwd=tempfile.gettempdir()
         )
         it = Running(system, process, connection)
         try:
@@ -146,7 +146,8 @@ def _await_queue(it: Running) -> None:
     raise RuntimeError(f"{it.system.name}: no queue {it.queue}; the process: {it.process.poll()}")
 
 
-def _environment(system: System, servers: Servers) -> dict[str, str]:
+def environment_of(system: System, servers: Servers) -> dict[str, str]:
+    """The environment of ``system``'s process: this one's without settings of Feedmill's, and its own."""
     own = {
         "RABBITMQ_URL": servers.rabbit_url,
         "MONGO_URI": servers.mongo_uri,

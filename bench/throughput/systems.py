@@ -93,6 +93,13 @@ def ours() -> System:
     return System("feedmill encode", (sys.executable, "-m", "feedmill_encode"))
 
 
+def workers() -> list[System]:
+    """All of ours, on all that they run on."""
+    encode, toxic = ours(), System("feedmill toxic", (sys.executable, "-m", "feedmill_toxic"), route="toxic")
+    hint = System("feedmill hint", (sys.executable, "-m", "feedmill_hint"), route="hint")
+    return [encode, *on_onnx(encode), toxic, *on_onnx(toxic), hint]
+
+
 def on_onnx(system: System) -> list[System]:
     """One of ours on ONNX Runtime, in fp32 and in int8."""
     return [
