@@ -21,6 +21,9 @@ RUNS ?= 1
 BIN := .venv/bin
 SUITES := $(wildcard tests/unit tests/integration tests/charts tests/e2e tests/faults)
 
+# Without compiled modules every start of a worker, and the tests start hundreds, compiles torch's again: 3 s each.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev run up down status test test-unit test-integration test-e2e faults soak hostile fuzz test-brokers coverage charts \
   charts-docs e2e lint format docs lock train-toxic bench bench-quick bench-hint images images-onnx image-base test-images ci-images ci-images-onnx sbom scan clean
