@@ -15,7 +15,7 @@ from processes import cpu_seconds, resident_mb
 from running import DATABASE, START_SECONDS, Servers, environment_of
 from systems import System
 
-LOOK_SECONDS = 0.005
+LOOK_SECONDS = 0.02
 
 
 @dataclass(frozen=True)
