@@ -108,7 +108,7 @@ def running(system: System, posts: Sequence[Post], servers: Servers) -> Iterator
             it.cold_seconds = it.first_answer() - began
             yield it
         except BaseException:
-            _show(log)
+            show(log)
             raise
         finally:
             process.terminate()
@@ -163,7 +163,8 @@ def environment_of(system: System, servers: Servers) -> dict[str, str]:
     return {**{k: v for k, v in os.environ.items() if not k.startswith("FEEDMILL_")}, **own}
 
 
-def _show(log: IO[bytes]) -> None:
+def show(log: IO[bytes]) -> None:
+    """Print the end of what a system wrote."""
     log.seek(0)
     print(log.read().decode(errors="replace")[-3000:])
 

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from processes import cpu_seconds, resident_mb
-from running import DATABASE, START_SECONDS, Servers, environment_of
+from running import DATABASE, START_SECONDS, Servers, environment_of, show
 from systems import System
 
 LOOK_SECONDS = 0.02
@@ -48,6 +48,9 @@ def start(system: System, servers: Servers) -> Start:
             _await(process, lambda: _says_yes(port, "/readyz"))
             ready = time.monotonic() - began
             return Start(system.name, listening, ready, cpu_seconds(process.pid), resident_mb(process.pid))
+        except RuntimeError:
+            show(log)
+            raise
         finally:
             process.terminate()
             with suppress(subprocess.TimeoutExpired):
