@@ -7,7 +7,7 @@ import os
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import IO
@@ -89,24 +89,12 @@ class Running:
 
 
 @contextmanager
-def running(system: System, posts: Sequence[Post], servers: Servers) -> Iterator[Running]:
-    """Start ``system`` on empty queues and a database that holds ``posts``; it has answered the first one."""
-    connection = pika.BlockingConnection(pika.URLParameters(servers.rabbit_url))
-    with tempfile.TemporaryFile() as log, MongoClient[dict[str, object]](servers.mongo_uri) as client:
-        _empty(connection, system)
-        client.drop_database(DATABASE)
-        collection = "posts" if system.route == "encode" else "comments"
-        client[DATABASE][collection].insert_many([{**post, "_id": ObjectId(post["_id"])} for post in posts])
-        began = time.monotonic()
-        process = subprocess.Popen(
-            system.command, env=environment_of(system, servers), stdout=log, stderr=log, cwd=tempfile.gettempdir()
-        )
-        it = Running(system, process, connection)
+def started(system: System, settings: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    """The process of ``system``, ended behind the block; what it wrote is shown where the block fails."""
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(system.command, env=settings, stdout=log, stderr=log, cwd=tempfile.gettempdir())
         try:
-            _await_queue(it)
-            it.publish(posts[:1])
-            it.cold_seconds = it.first_answer() - began
-            yield it
+            yield process
         except BaseException:
             _show(log)
             raise
@@ -116,6 +104,26 @@ def running(system: System, posts: Sequence[Post], servers: Servers) -> Iterator
                 process.wait(30)
             process.kill()
             process.wait()
+
+
+@contextmanager
+def running(system: System, posts: Sequence[Post], servers: Servers) -> Iterator[Running]:
+    """Start ``system`` on empty queues and a database that holds ``posts``; it has answered the first one."""
+    connection = pika.BlockingConnection(pika.URLParameters(servers.rabbit_url))
+    with MongoClient[dict[str, object]](servers.mongo_uri) as client:
+        _empty(connection, system)
+        client.drop_database(DATABASE)
+        collection = "posts" if system.route == "encode" else "comments"
+        client[DATABASE][collection].insert_many([{**post, "_id": ObjectId(post["_id"])} for post in posts])
+        began = time.monotonic()
+        try:
+            with started(system, environment_of(system, servers)) as process:
+                it = Running(system, process, connection)
+                _await_queue(it)
+                it.publish(posts[:1])
+                it.cold_seconds = it.first_answer() - began
+                yield it
+        finally:
             client.drop_database(DATABASE)
             with suppress(Exception):
                 connection.close()
@@ -164,6 +172,7 @@ def environment_of(system: System, servers: Servers) -> dict[str, str]:
 
 
 def _show(log: IO[bytes]) -> None:
+    """Print the end of what a system wrote."""
     log.seek(0)
     print(log.read().decode(errors="replace")[-3000:])
 

@@ -5,17 +5,15 @@ from __future__ import annotations
 import http.client
 import socket
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 
 from processes import cpu_seconds, resident_mb
-from running import DATABASE, START_SECONDS, Servers, environment_of
+from running import DATABASE, START_SECONDS, Servers, environment_of, started
 from systems import System
 
-LOOK_SECONDS = 0.005
+LOOK_SECONDS = 0.02
 
 
 @dataclass(frozen=True)
@@ -39,21 +37,13 @@ def start(system: System, servers: Servers) -> Start:
         "FEEDMILL_PROBE_PORT": str(port),
         "DATABASE_NAME": f"{DATABASE}_starts",
     }
-    with tempfile.TemporaryFile() as log:
-        began = time.monotonic()
-        process = subprocess.Popen(system.command, env=settings, stdout=log, stderr=log, cwd=tempfile.gettempdir())
-        try:
-            _await(process, lambda: _says_yes(port, "/livez"))
-            listening = time.monotonic() - began
-            _await(process, lambda: _says_yes(port, "/readyz"))
-            ready = time.monotonic() - began
-            return Start(system.name, listening, ready, cpu_seconds(process.pid), resident_mb(process.pid))
-        finally:
-            process.terminate()
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(30)
-            process.kill()
-            process.wait()
+    began = time.monotonic()
+    with started(system, settings) as process:
+        _await(process, lambda: _says_yes(port, "/livez"))
+        listening = time.monotonic() - began
+        _await(process, lambda: _says_yes(port, "/readyz"))
+        ready = time.monotonic() - began
+        return Start(system.name, listening, ready, cpu_seconds(process.pid), resident_mb(process.pid))
 
 
 def _await(process: subprocess.Popen[bytes], is_so: Callable[[], bool]) -> None:

@@ -76,6 +76,17 @@ class Gate:
             await pipeline.hand_back(Stage.STARTED)
             log.info("dependencies are back, taking messages again")
 
+    async def until_idle(self, pipeline: Pipeline[Any, Any, Any]) -> bool:
+        """Wait until nothing is in flight; False where a dependency is found away first."""
+        idle = asyncio.ensure_future(pipeline.until_idle())
+        tripped = asyncio.ensure_future(self.tripped.wait())
+        try:
+            await asyncio.wait([idle, tripped], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            idle.cancel()
+            tripped.cancel()
+        return not self.tripped.is_set()
+
     async def _open(self, supervisor: Supervisor) -> bool:
         """Let messages in until there is a reason not to; answer whether that is a dependency that is away."""
         # Shielded: a call to the broker that is cancelled halfway costs the session, and with it what is in hand.
@@ -93,24 +104,13 @@ class Gate:
         if not await self._waiting_alone(supervisor):
             return True
         log.info("handling messages alone that came back too often")
-        while await self._until_idle(pipeline):
+        while await self.until_idle(pipeline):
             if not await asyncio.shield(supervisor.take_alone()):
                 return True
         return False
 
     async def _waiting_alone(self, supervisor: Supervisor) -> bool:
         return self._handles_alone and bool(await asyncio.shield(supervisor.count_alone()))
-
-    async def _until_idle(self, pipeline: Pipeline[Any, Any, Any]) -> bool:
-        """Wait until nothing is in flight; False where a dependency is found away first."""
-        idle = asyncio.ensure_future(pipeline.until_idle())
-        tripped = asyncio.ensure_future(self.tripped.wait())
-        try:
-            await asyncio.wait([idle, tripped], return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            idle.cancel()
-            tripped.cancel()
-        return not self.tripped.is_set()
 
     async def _is_away(self) -> bool:
         """Wait for a trip or for the next check; answer whether a dependency is away."""

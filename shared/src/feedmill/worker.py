@@ -212,13 +212,7 @@ async def _finish_started(supervisor: Supervisor, pipeline: Pipeline[Any, Any, A
     await pipeline.hand_back(Stage.STARTED if gate.tripped.is_set() else Stage.WAITING)
     gate.tripped.clear()
     log.info("draining: %d messages started", pipeline.in_flight)
-    idle = asyncio.ensure_future(pipeline.until_idle())
-    tripped = asyncio.ensure_future(gate.tripped.wait())
-    try:
-        await asyncio.wait([idle, tripped], return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        idle.cancel()
-        tripped.cancel()
+    await gate.until_idle(pipeline)
 
 
 class _Report:
