@@ -12,6 +12,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pika
+from pydantic import ValidationError
+
+from feedmill.errors import ModelError
+from feedmill.models.exports.record import RECORD, Export, read_export
+from feedmill.models.uri import parse
 
 HERE = Path(__file__).resolve().parent
 PROGRAMS = HERE / "programs"
@@ -119,11 +124,21 @@ def on_onnx(system: System) -> list[System]:
 def exported(system: System, precision: str) -> Path:
     """The folder of the exports, with the one of ``system``'s default model: made where it is not there yet."""
     folder = ROOT / ".cache" / "bench-exports"
-    if not list(folder.glob(f"{system.route}-*-{precision}-*/export.json")):
+    if not any(is_current(record) for record in folder.glob(f"{system.route}-*-{precision}-*/{RECORD}")):
         print(f"exporting {system.route} in {precision} ...", flush=True)
         command = [*system.command, "export-onnx", "--out", str(folder), "--precision", precision]
         subprocess.run(command, check=True, capture_output=True)
     return folder
+
+
+def is_current(record: Path) -> bool:
+    """Whether an export is whole, and of the weights that its model has now."""
+    try:
+        export = Export.model_validate_json(record.read_text(encoding="utf-8"))
+        read_export(record.parent, parse(export.uri), export.task, export.precision)
+    except (ModelError, ValidationError):
+        return False
+    return True
 
 
 def first_systems(model: str) -> list[System]:

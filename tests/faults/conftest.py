@@ -56,7 +56,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     if verdict is None and not report.failed and report.duration < WORTH_A_ROW:
         return
     error = " ".join(str(call.excinfo.value).split())[:200].replace("|", "/") if call.excinfo else ""
-    name = item.name.removeprefix("test_one_nemesis_alone").strip("[]")
+    name = item.callspec.id if item.name.startswith("test_one_nemesis_alone[") else item.name
     row = Row(name, report.passed, report.duration, verdict, error)
     summary.rows.append(row)
     minutes = (time.time() - summary.began) / 60

@@ -119,6 +119,8 @@ class FakeSession:
         self.alone: list[Delivery] = []
         """What waits to be handled alone."""
         self.is_consuming = False
+        self.may_be_forgotten = False
+        self.renewals = 0
         self.lost: asyncio.Future[SessionLost] = asyncio.get_running_loop().create_future()
         self.closed = False
         self.unroutable: set[str] = set()
@@ -155,6 +157,11 @@ class FakeSession:
         if self.on_stop is not None:
             await self.on_stop()
         self.is_consuming = False
+
+    async def renew(self, on_delivery: Callable[[Delivery], None]) -> None:
+        await self.stop_consuming()
+        await self.consume(on_delivery)
+        self.renewals += 1
 
     async def count_alone(self) -> int:
         return len(self.alone)

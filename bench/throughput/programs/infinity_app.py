@@ -18,7 +18,8 @@ async def main() -> None:
     arguments = EngineArgs(
         model_name_or_path=os.environ["BENCH_MODEL"], engine="torch", device="cpu", bettertransformer=False
     )
-    async with AsyncEmbeddingEngine.from_args(arguments) as engine:
+    engine = AsyncEmbeddingEngine.from_args(arguments)
+    async with engine:
         connection = await aio_pika.connect_robust(os.environ["RABBITMQ_URL"])
         channel = await connection.channel()
         await channel.set_qos(prefetch_count=128)

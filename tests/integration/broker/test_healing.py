@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from feedmill.broker.session import Session
+from feedmill.broker.session import Delivery, Session
 from feedmill.contract import Route
 from feedmill.settings import BrokerSettings
 from feedmill_local.rabbitmq import RabbitNode
@@ -71,6 +71,16 @@ async def heals(url: str, disturb: Callable[[], object]) -> Witness:
         return witness
 
 
+async def heals_unheard(url: str, disturb: Callable[[], object]) -> None:
+    """A worker answers again, though nothing tells it that it was disturbed."""
+    async with running(echo_kind(EchoHandler()), settings(url)) as run:
+        await run.until_ready()
+        await answers(url, "before")
+        await asyncio.to_thread(disturb)
+        await answers(url, "after")
+        await run.stop()
+
+
 async def test_a_cut_connection_is_healed(rabbit_url: str, rabbit_node: RabbitNode) -> None:
     await heals(rabbit_url, lambda: rabbit_node.close_all_connections("cut by the test"))
 
@@ -114,12 +124,9 @@ async def test_a_queue_deleted_and_made_again_by_others_is_consumed(rabbit_url: 
 
 @pytest.mark.parametrize("kind", ["classic", "quorum"])
 async def test_a_queue_deleted_and_made_again_in_a_moment_is_consumed(
-    rabbit_url: str, rabbit_node: RabbitNode, kind: str
+    rabbit_url: str, rabbit_node: RabbitNode, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if kind == "quorum" and (await broker_version(rabbit_node)) < (4, 0):
-        pytest.skip(
-            "RabbitMQ 3.10 leaves the consumer without a cancel, and holds messages for it: docs/reliability.md"
-        )
+    monkeypatch.setattr("feedmill.broker.session.RENEW_IDLE_SECONDS", 2.0)
     arguments = {"x-queue-type": kind}
     with connect(rabbit_url) as client:
         client.channel.queue_declare(ROUTE.queue, durable=True, arguments=arguments)
@@ -131,7 +138,34 @@ async def test_a_queue_deleted_and_made_again_in_a_moment_is_consumed(
             client.channel.queue_bind(ROUTE.queue, ROUTE.exchange, ROUTE.queue)
             client.publish(ROUTE.exchange, ROUTE.queue, {"text": "meanwhile"})
 
-    await heals(rabbit_url, disturb)
+    if kind == "quorum" and (await broker_version(rabbit_node)) < (4, 0):
+        await heals_unheard(rabbit_url, disturb)
+    else:
+        await heals(rabbit_url, disturb)
+
+
+async def test_a_consumer_that_is_idle_is_renewed_without_a_gap(
+    rabbit_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("feedmill.broker.session.RENEW_IDLE_SECONDS", 0.0)
+    monkeypatch.setattr("feedmill.broker.session.TELLS_OF_REMADE_QUEUES", 99)
+    renewals: list[Session] = []
+    renew = Session.renew
+
+    async def counted(session: Session, on_delivery: Callable[[Delivery], None]) -> None:
+        await renew(session, on_delivery)
+        renewals.append(session)
+
+    monkeypatch.setattr(Session, "renew", counted)
+    async with running(echo_kind(EchoHandler()), settings(rabbit_url)) as run:
+        await run.until_ready()
+        witness = Witness(run)
+        for number in range(6):
+            await answers(rabbit_url, f"number {number}")
+            await run.until(lambda number=number: len(renewals) > number, lambda: "never renewed")
+        assert len(set(renewals)) == 1, "the session outlives its channels"
+        assert not any(witness.problems)
+        await run.stop()
 
 
 async def test_a_channel_closed_by_the_broker_is_healed(rabbit_url: str, sessions: list[Session]) -> None:

@@ -230,6 +230,43 @@ def test_a_check_that_finds_a_dead_session_heals_it(play: Callable[..., None]) -
     play(scenario)
 
 
+def test_a_consumer_that_may_be_forgotten_is_renewed_but_not_while_paused(play: Callable[..., None]) -> None:
+    async def scenario(bench: Bench) -> None:
+        await bench.supervisor.resume()
+        await bench.until_consuming()
+        await asyncio.sleep(5)
+        assert bench.session.renewals == 0
+        bench.session.may_be_forgotten = True
+        await asyncio.sleep(1.5)
+        assert bench.session.renewals == 1
+        await bench.supervisor.pause("paused")
+        await asyncio.sleep(5)
+        assert bench.session.renewals == 1
+        assert not bench.session.is_consuming
+        assert len(bench.sessions) == 1
+
+    play(scenario)
+
+
+def test_a_session_lost_while_its_consumer_is_renewed_is_replaced(play: Callable[..., None]) -> None:
+    async def scenario(bench: Bench) -> None:
+        await bench.supervisor.resume()
+        await bench.until_consuming()
+        first = bench.session
+
+        async def lose() -> None:
+            first.fail("channel_closed", "cut")
+            raise CUT
+
+        first.on_consume = lose
+        first.may_be_forgotten = True
+        await asyncio.sleep(3)
+        await bench.until_consuming()
+        assert len(bench.sessions) == 2
+
+    play(scenario)
+
+
 def test_pause_stops_consuming_and_the_next_session_respects_it(play: Callable[..., None]) -> None:
     async def scenario(bench: Bench) -> None:
         await bench.supervisor.resume()

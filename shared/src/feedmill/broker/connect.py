@@ -50,6 +50,14 @@ async def connect(settings: BrokerSettings, purpose: str) -> AbstractConnection:
     return connection
 
 
+def server_version(connection: AbstractConnection) -> tuple[int, ...]:
+    """Major, minor and patch as the broker told them; empty where it told none."""
+    transport = connection.transport
+    told = transport.connection.server_properties.get("version") if transport else None
+    text = told.decode("ascii", "replace") if isinstance(told, bytes | bytearray) else str(told)
+    return tuple(int(part) for part in text.split(".") if part.isdecimal())
+
+
 async def close(connection: AbstractConnection) -> None:
     """Close a connection, in bounded time, whatever state it is in."""
     try:

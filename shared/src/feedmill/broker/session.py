@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -19,13 +20,19 @@ from pamqp.commands import Basic
 
 from feedmill.broker import topology
 from feedmill.broker.acks import AckLedger
-from feedmill.broker.connect import close, connect, open_channel
+from feedmill.broker.connect import close, connect, open_channel, server_version
 from feedmill.broker.errors import SessionLost, Undeliverable, describe, guard
 from feedmill.broker.publisher import Letter, Publisher
 from feedmill.contract import Route
 from feedmill.settings import BrokerSettings
 
 log = logging.getLogger(__name__)
+
+TELLS_OF_REMADE_QUEUES = 4
+"""RabbitMQ's first major version that cancels the consumer of a quorum queue that is deleted and made again within
+moments. Before, it lists the consumer as the new queue's, holds messages for it, and sends none."""
+RENEW_IDLE_SECONDS = 60.0
+"""With such a broker, a consumer that got nothing for so long is registered anew."""
 
 
 @dataclass(slots=True, eq=False)
@@ -51,9 +58,11 @@ class Session:
         self._route = route
         self.lost: asyncio.Future[SessionLost] = asyncio.get_running_loop().create_future()
         self._connections: list[AbstractConnection] = []
-        self._channels: list[aio_pika.abc.AbstractChannel] = []
+        self._channels: dict[str, aio_pika.abc.AbstractChannel] = {}
         self._consume_channel: AbstractChannel
         self._consumer_tag: str | None = None
+        self._may_forget = False
+        self._last_delivery = time.monotonic()
         self._ledger = AckLedger()
         # What the ledger decides is sent before it decides again: an acknowledgement that overtook a message's return
         # could cover it, and one that came twice would close the channel.
@@ -79,11 +88,10 @@ class Session:
     async def _open(self) -> None:
         consuming = await self._connect("consume")
         publishing = await self._connect("publish")
+        self._may_forget = server_version(consuming) < (TELLS_OF_REMADE_QUEUES,)
         await topology.declare(consuming, self._route, self._settings)
-        self._consume_channel = await self._channel(consuming, confirms=False)
-        self.publisher = Publisher(
-            await self._channel(publishing, confirms=True), self._settings.operation_timeout_seconds
-        )
+        self._consume_channel = await self._channel(consuming, "consume")
+        self.publisher = Publisher(await self._channel(publishing, "publish"), self._settings.operation_timeout_seconds)
         # Twice: a broker under a memory or disk alarm still confirms the first message of a new connection, and blocks
         # it then. A session that took this for health would be ready, for seconds, again and again.
         await self.publisher.check()
@@ -95,12 +103,12 @@ class Session:
         connection.close_callbacks.add(lambda _, error: self.fail("connection_closed", describe(error)))
         return connection
 
-    async def _channel(self, connection: AbstractConnection, *, confirms: bool) -> AbstractChannel:
+    async def _channel(self, connection: AbstractConnection, purpose: str) -> AbstractChannel:
         async with guard("open channel", self._settings.operation_timeout_seconds):
-            channel = await open_channel(connection, confirms=confirms)
+            channel = await open_channel(connection, confirms=purpose == "publish")
             channel.close_callbacks.add(lambda _, error: self.fail("channel_closed", describe(error)))
             underlay = await channel.get_underlay_channel()
-        self._channels.append(channel)
+        self._channels[purpose] = channel
         return underlay
 
     @property
@@ -135,6 +143,30 @@ class Session:
             await channel.basic_qos(prefetch_count=self._settings.prefetch)
             answer = await channel.basic_consume(self._route.consumed, deliver)
         self._consumer_tag = answer.consumer_tag
+        self._last_delivery = time.monotonic()
+
+    @property
+    def may_be_forgotten(self) -> bool:
+        """Whether the broker may be holding messages for the consumer without sending them: nothing came for long, and
+        nothing that came is unsettled."""
+        idle_seconds = time.monotonic() - self._last_delivery
+        return self._may_forget and self.is_consuming and not self._ledger and idle_seconds >= RENEW_IDLE_SECONDS
+
+    async def renew(self, on_delivery: Callable[[Delivery], None]) -> None:
+        """Consume on a new channel; closing the old one returns to its queue what was held. Raises SessionLost."""
+        await self.stop_consuming()
+        async with self._settling:  # tags are of one channel
+            if not self._ledger:  # something may have come at last
+                await self._replace_channel()
+        await self.consume(on_delivery)
+
+    async def _replace_channel(self) -> None:
+        retired = self._channels["consume"]
+        retired.close_callbacks.clear()
+        self._consume_channel = await self._channel(self._connections[0], "consume")
+        self._ledger = AckLedger()
+        async with self._guard("close channel"):
+            await retired.close()
 
     async def count_alone(self) -> int:
         """Messages that wait to be handled alone. Raises SessionLost."""
@@ -161,6 +193,7 @@ class Session:
         if not isinstance(frame, (Basic.Deliver, Basic.GetOk)) or frame.delivery_tag is None:
             raise TypeError(f"expected a delivery, got {type(frame).__name__}")
         self._ledger.delivered(frame.delivery_tag)
+        self._last_delivery = time.monotonic()
         return Delivery(
             session=self,
             tag=frame.delivery_tag,

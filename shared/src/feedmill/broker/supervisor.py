@@ -89,6 +89,14 @@ class Supervisor:
             if done:
                 return session.lost.result()
             await session.check()
+            await self._renew(session)
+
+    async def _renew(self, session: Session) -> None:
+        """Register a consumer anew that the broker may have forgotten."""
+        async with self._switch:
+            if self._paused is None and session.may_be_forgotten:
+                log.debug("nothing came for long: consuming on a new channel")
+                await session.renew(self._intake.take)
 
     async def _apply(self, session: Session) -> None:
         """Make the session consume or not, as wanted, and say so."""
