@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import random
+import re
+from collections.abc import Sequence
 from dataclasses import replace
+from math import nan
 
 from data import Example
 
@@ -11,6 +14,12 @@ _LEET = {"a": "4@", "e": "3", "i": "1!", "o": "0", "s": "5$", "t": "7"}
 _LOOK_ALIKES = {"a": "а", "c": "с", "e": "е", "i": "і", "o": "о", "p": "р", "x": "х", "y": "у"}  # noqa: RUF001
 _INVISIBLE = "\u200b\u200c\u2060\u00ad"
 _LONGEST = 160
+_NAMED = 280
+_PERSON = re.compile(
+    r"\b(?:editors?|users?|admins?|authors?|writers?|people|person|man|men|woman|women|guys?|friends?|actors?|singers?"
+    r"|players?|students?|teachers?|politicians?|artists?|scientists?|doctors?|kids?|children|family|community)\b",
+    re.IGNORECASE,
+)
 _AROUND = 45  # words, so that the sentence is within the tokens that training reads
 
 
@@ -40,6 +49,23 @@ def embedded(sentences: list[Example], clean: list[Example], count: int, seed: i
         place = chance.choice((0, len(words) // 2, len(words)))
         text = " ".join((*words[:place], example.text.rstrip(".") + ".", *words[place:]))
         chosen.append(replace(example, text=text))
+    return chosen
+
+
+def naming(examples: list[Example], groups: Sequence[str], count: int, seed: int = 7) -> list[Example]:
+    """Copies of shorter texts in which a person is said to be of a group: "the editor" as "the Jewish editor".
+
+    Clean texts stay clean, and toxic ones toxic: a group says nothing by itself, in sentences as people write them.
+    Whether what is toxic has become hate against the group is left open.
+    """
+    chance = random.Random(seed)
+    fitting = [one for one in examples if len(one.text) <= _NAMED and _PERSON.search(one.text)]
+    chosen = []
+    for example in chance.sample(fitting, min(count, len(fitting))):
+        place = chance.choice([match.start() for match in _PERSON.finditer(example.text)])
+        text = f"{example.text[:place]}{chance.choice(groups)} {example.text[place:]}"
+        *known, hate = example.targets
+        chosen.append(replace(example, text=text, targets=(*known, nan if example.targets[0] else hate)))
     return chosen
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import random
+import re
 from collections import defaultdict
 from collections.abc import Iterable
+from dataclasses import replace
+from math import nan
 from pathlib import Path
 
-from augment import augmented, embedded
+from augment import augmented, embedded, naming
 from data import (
     CLEAN,
     HATECHECK,
@@ -21,29 +24,34 @@ from data import (
     read_source,
 )
 from feedmill.models.normalise import normalise
-from templates import sentences
+from templates import ONE, sentences
 
 SENTENCES = Path(__file__).resolve().parent / "sentences"
 CHECKS = ("check", "harmless", "harmful", "reported")
 """Sentences to measure on, never to train on."""
 
-# What time there is goes to what tells most. Rows longer than a tweet are a third of Jigsaw's and two thirds of its
-# tokens: of the clean ones half is enough. The toxic rows of a tweet's length, beside half as many clean ones, are seen
-# twice: they are the most like what people write elsewhere.
-_SHORT_CHARS = 280
-_LONG_CLEAN = 0.5
-_CLEAN_AGAIN = 0.5
+# Swearing at nobody. Jigsaw's annotators call nine of ten such comments toxic; other data sets, and we, do not. A model
+# that is told that it is as clean as a weather report ranks it below what Jigsaw calls clean; told this, it stays below
+# the threshold, and above the weather report.
+_SWEARING = re.compile(
+    r"\b(?:\w*fuck\w*|\w*shit\w*|\w*bitch\w*|(?:dumb|bad|smart|jack)?ass(?:es|holes?)?|(?:god)?damn\w*|hell|crap\w*"
+    r"|sucks?|piss\w*|bastards?|dicks?|wtf|lmf?ao|stfu)\b",
+    re.IGNORECASE,
+)
+_SWEARING_TOXIC = 0.3
+
 _SENTENCE_DRAWS = (7, 8)
-_TEMPLATE_WEIGHT = 1.0
+_TEMPLATE_WEIGHT = 1.5
 _SENTENCE_WEIGHT = 2.0
 _DISGUISED = 0.1
 _DISGUISED_OWN = 0.25
 _EMBEDDED = 800
+_NAMING_CLEAN, _NAMING_TOXIC = 1500, 500
 _TOO_CLOSE = 0.6
 
 
 def training_rows(folder: Path, limit: int = 0, bare: bool = False) -> list[Example]:
-    """All training rows, their texts not yet normalised; a row that is to be seen twice is there twice.
+    """All training rows, their texts not yet normalised.
 
     Args:
         limit: at most this many of each data set, for a quick trial; 0 takes what the recipe says.
@@ -53,36 +61,38 @@ def training_rows(folder: Path, limit: int = 0, bare: bool = False) -> list[Exam
         ValueError: ``folder`` has none of the data sets.
     """
     comments = read_source(folder, JIGSAW, limit)
-    others = [example for source in OTHERS for example in read_source(folder, source, limit)]
+    others = [tempered(example) for source in OTHERS for example in read_source(folder, source, limit)]
     if not comments and not others:
         names = ", ".join(f"{name}.csv.gz" for name in dict.fromkeys(source.name for source in (JIGSAW, *OTHERS)))
         raise ValueError(f"--data {folder}: no data sets; expected some of {names}")
     if bare:
         return comments
-    own = _own(limit)
+    own = [tempered(example) for example in _own(limit)]
     clean = [example for example in comments if example.targets == CLEAN]
+    toxic = [example for example in comments if example.targets != CLEAN]
     rows = [
-        *_spread(comments),
+        *comments,
         *others,
         *own,
         *augmented([*comments, *others], _DISGUISED),
         *augmented(own, _DISGUISED_OWN, seed=8),
         *(embedded(own, clean, _EMBEDDED) if clean else ()),
+        *naming(clean, ONE, limit or _NAMING_CLEAN),
+        *naming(toxic, ONE, limit or _NAMING_TOXIC),
     ]
     measured = _measured(folder)
     return [row for row in rows if key(row.text) not in measured]
 
 
-def _spread(comments: list[Example]) -> list[Example]:
-    """Jigsaw's rows, as often as each is to be seen."""
-    chance = random.Random(7)
-    short = [example for example in comments if len(example.text) <= _SHORT_CHARS]
-    long = [example for example in comments if len(example.text) > _SHORT_CHARS]
-    toxic = [example for example in short if example.targets != CLEAN]
-    clean = [example for example in short if example.targets == CLEAN]
-    again = [*toxic, *chance.sample(clean, min(len(clean), round(len(toxic) * _CLEAN_AGAIN)))]
-    kept = [example for example in long if example.targets != CLEAN or chance.random() < _LONG_CLEAN]
-    return [*short, *again, *kept]
+def tempered(example: Example) -> Example:
+    """A text that is called harmless although it swears: a little toxic, and perhaps obscene.
+
+    Not for Jigsaw's rows with six labels, where annotators looked at the swearing.
+    """
+    toxic, severe, obscene, *rest = example.targets
+    if toxic != 0 or not _SWEARING.search(normalise(example.text)):
+        return example
+    return replace(example, targets=(_SWEARING_TOXIC, severe, obscene or nan, *rest))
 
 
 def _own(limit: int) -> list[Example]:

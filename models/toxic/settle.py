@@ -15,10 +15,14 @@ NATURAL_RATE = 0.102
 # Scores are shares where this many comments are toxic. At the natural rate of Wikipedia's talk pages a score of 0.5
 # would ask for much: a rude comment on a livelier site would stay below. ``at_rate`` takes scores to another rate.
 REFERENCE_RATE = 0.25
-# ``toxic`` decides from 0.5 on, or from the next value that is about as good on held-out rows.
+# ``toxic`` decides from the highest of these values that is about as good as the best on held-out rows, where chance
+# alone moves F1 by as much: in doubt, no alarm. Just above lie many harmless sentences about groups of people.
 _NEAR_HALF = tuple(step / 100 for step in range(40, 61))
+_F1_SLACK = 0.015
 # The other labels name the kind of toxicity; they decide alone where this share of what they flag is toxic.
 ALONE_PRECISION = 0.9
+# But for ``obscene``, which is about words and not about what is done with them: "fuck yeah, we won" is obscene.
+NEVER = 1.0
 _ALONE = tuple(step / 100 for step in range(50, 96))
 
 
@@ -59,18 +63,17 @@ def calibrate(scores: Floats, truth: Floats) -> Calibration:
 
 
 def thresholds(scores: Floats, truth: Floats) -> dict[str, float]:
-    """For ``toxic`` the threshold nearest to 0.5 with about the best F1; for the others the lowest, from 0.5 on, of
-    whose flagged rows ``ALONE_PRECISION`` are toxic. All at the reference rate."""
+    """For ``toxic`` the highest threshold around 0.5 with about the best F1; for the others the lowest, from 0.5 on,
+    of whose flagged rows ``ALONE_PRECISION`` are toxic; none for ``obscene``. All at the reference rate."""
     weights = weights_at(truth, REFERENCE_RATE)
     toxic = np.asarray((truth > 0.5).any(axis=1), dtype=np.bool_)
     alone = {label: _alone(scores[:, at], toxic, weights) for at, label in enumerate(LABELS)}
-    return alone | {"toxic": _near_half(scores[:, 0], truth[:, 0] > 0.5, weights)}
+    return alone | {"toxic": _near_half(scores[:, 0], truth[:, 0] > 0.5, weights), "obscene": NEVER}
 
 
-def _near_half(scores: Floats, truth: Flags, weights: Floats, slack: float = 0.01) -> float:
+def _near_half(scores: Floats, truth: Flags, weights: Floats) -> float:
     merits = {one: quality(scores >= one, truth, weights).f1 for one in _NEAR_HALF}
-    good = [one for one, merit in merits.items() if merit >= max(merits.values()) - slack]
-    return min(good, key=lambda one: abs(one - 0.5))
+    return max(one for one, merit in merits.items() if merit >= max(merits.values()) - _F1_SLACK)
 
 
 def _alone(scores: Floats, toxic: Flags, weights: Floats) -> float:

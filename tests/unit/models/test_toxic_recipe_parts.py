@@ -12,9 +12,10 @@ import torch
 
 sys.path.append(str(Path(__file__).resolve().parents[3] / "models" / "toxic"))
 
-from data import LABELS, read_checks, read_sentences
+from augment import naming
+from data import CLEAN, LABELS, Example, known, read_checks, read_sentences
 from lora import LoraLinear
-from prepare import CHECKS, SENTENCES, Closeness, training_rows
+from prepare import CHECKS, SENTENCES, Closeness, tempered, training_rows
 from settle import REFERENCE_RATE, at_rate, calibrate, thresholds, weights_at
 from templates import sentences
 from training import _share
@@ -86,3 +87,23 @@ def test_open_labels() -> None:
     hateful = next(row for row in read_sentences(SENTENCES / "templates.csv") if "breed" in row.text)
     assert (hateful.targets[0], hateful.targets[5]) == (1.0, 1.0)
     assert np.isnan(hateful.targets[4])
+
+
+def test_what_swears_at_nobody_is_neither_clean_nor_toxic() -> None:
+    swears = tempered(Example("fuck yeah, we made it", CLEAN))
+    assert 0 < swears.targets[0] < 0.5
+    assert np.isnan(swears.targets[LABELS.index("obscene")])
+    assert swears.targets[LABELS.index("threat")] == 0
+    for text, targets in (("The class assumed hello", CLEAN), ("you fucking idiot", known(toxic=1.0))):
+        example = Example(text, targets)
+        assert tempered(example) is example
+
+
+def test_a_group_named_in_a_comment_does_not_make_it_toxic() -> None:
+    clean, toxic = Example("The editor left", CLEAN), Example("Editors are idiots", known(toxic=1.0, identity_hate=0.0))
+    named = naming([clean, Example("No one here", CLEAN), toxic], ["Jewish"], 2)
+    assert {example.text for example in named} == {"The Jewish editor left", "Jewish Editors are idiots"}
+    by_text = {example.text: example.targets for example in named}
+    assert by_text["The Jewish editor left"] == CLEAN
+    assert by_text["Jewish Editors are idiots"][0] == 1.0
+    assert np.isnan(by_text["Jewish Editors are idiots"][LABELS.index("identity_hate")])
