@@ -61,9 +61,10 @@ test-integration: setup-dev ## Run the tests against a private RabbitMQ and data
 test-e2e: setup-dev ## Run the tests through real worker processes
 	@$(BIN)/pytest tests/e2e $(ARGS)
 
-faults: setup-dev ## Run load under every fault, alone and mixed, with an accounting: tens of minutes, RUNS=3 times (docs/reliability.md)
+faults: setup-dev ## Run load under every fault, alone and mixed, with an accounting: tens of minutes, RUNS=3 times, on BROKER=sid (docs/reliability.md)
+	@[ -z "$(BROKER)" ] || $(BIN)/python scripts/other_broker.py $(BROKER) .cache/brokers/$(BROKER)
 	@failed=; for run in $$(seq $(RUNS)); do \
-	  FAULTS=full FAULTS_RUN=$$run $(BIN)/pytest tests/faults -p no:randomly -v $(ARGS) || { \
+	  $(if $(BROKER),FEEDMILL_CACHE=$$PWD/.cache/brokers/$(BROKER)) FAULTS=full FAULTS_RUN=$$run $(BIN)/pytest tests/faults -p no:randomly -v $(ARGS) || { \
 	    code=$$?; [ $$code -eq 1 ] || exit $$code; failed="$$failed $$run"; }; \
 	done; [ -z "$$failed" ] || { echo "failed: run$$failed of $(RUNS); .cache/faults/summary-*.md"; exit 1; }
 
