@@ -40,6 +40,7 @@ def test_hostile_messages_harm_nothing(
     def watch(sent: int) -> None:
         # No faster than they are taken: a queue of everything would measure the broker.
         wait_for(lambda: len(ledger.unanswered()) < 5_000, 300, "the workers do not keep up", 0.5)
+        print(f"{sent} of {COUNT} sent, {len(ledger.unanswered())} open", flush=True)  # noqa: T201
         assert all(process.get("/livez")[0] == 200 for process in workers.values()), f"not live after {sent}"
         if not warm and sent >= COUNT * WARM_UP_SHARE:
             warm.update({name: Holdings.of(process.process.pid) for name, process in workers.items()})
