@@ -22,7 +22,7 @@ from typing import Any
 import report
 import systems
 from bursts import burst, flood
-from latency import steady
+from latency import posts_for, steady
 from ratios import OURS, limit_of
 from running import Servers
 from starts import start
@@ -90,8 +90,8 @@ class Bench:
             measured = list(self._turn([systems.ours()], self.arguments.messages))
         capacity = statistics.median(entry["messages_per_second"] for entry in measured)
         seconds = self.arguments.seconds
-        chosen = posts(1 + int(capacity * seconds) + 10)
         loads = LOADS[:1] if self.arguments.quick else LOADS
+        chosen = posts(posts_for(loads, capacity, seconds))
         for system in self._ours_and_first():
             for entry in steady(system, chosen, self.servers, loads, capacity, seconds):
                 yield asdict(entry)

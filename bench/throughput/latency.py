@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import pika
 from processes import cpu_seconds, resident_mb
@@ -48,13 +49,25 @@ def steady(
     system: System, posts: Sequence[Post], servers: Servers, loads: Sequence[float], capacity: float, seconds: float
 ) -> Iterator[Steady]:
     """``system`` at each load in turn, ``seconds`` long, ascending; at the first that it can't keep up with, the
-    queue is left behind and the next load starts on what is purged."""
+    queue is left behind and the next load starts on what is purged.
+
+    Each load has posts of its own: a post that is encoded already costs the worker next to nothing.
+    """
+    counts = [_count(load * capacity, seconds) for load in loads]
     with running(system, posts, servers) as it:
-        for number, load in enumerate(loads):
-            rate = load * capacity
-            chosen = posts[1 : 1 + max(3, int(rate * seconds))]
-            yield _one(it, servers, chosen, load, rate, random.Random(number))
+        rest = iter(posts[1:])
+        for number, (load, count) in enumerate(zip(loads, counts, strict=True)):
+            yield _one(it, servers, list(islice(rest, count)), load, load * capacity, random.Random(number))
             _settle(it)
+
+
+def posts_for(loads: Sequence[float], capacity: float, seconds: float) -> int:
+    """How many posts :func:`steady` takes, the first one included."""
+    return 1 + sum(_count(load * capacity, seconds) for load in loads)
+
+
+def _count(rate: float, seconds: float) -> int:
+    return max(3, int(rate * seconds))
 
 
 def _one(
