@@ -34,6 +34,7 @@ class EchoHandler:
 
     def __init__(self, lanes: int = 1) -> None:
         self.lanes = lanes
+        self.batch_tokens = 1024
         self.away: Outage | None = None
         """Raised by ``commit`` and ``ready`` while it is set."""
         self.may_infer = asyncio.Event()

@@ -296,6 +296,7 @@ class ScriptedHandler:
     pause: Callable[[str], Awaitable[None]] | None = None
     away: bool = False
     lanes: int = 1
+    batch_tokens: int = 1024
 
     async def ready(self) -> None:
         if self.away:

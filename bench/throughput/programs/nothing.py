@@ -21,6 +21,7 @@ class Work:
 
 class Nothing:
     lanes = 1
+    batch_tokens = 1024
 
     async def ready(self) -> None: ...
 

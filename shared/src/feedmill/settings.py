@@ -162,7 +162,9 @@ class BatchSettings(Group):
     """How much goes through the model at once."""
 
     max_batch_items: int = Field(64, ge=1, le=4096, description="messages in one batch at most")
-    max_batch_tokens: int = Field(1024, ge=16, description="tokens in one batch at most (one longer text goes alone)")
+    max_batch_tokens: int = Field(
+        0, ge=0, description="tokens in one batch at most (one longer text goes alone); 0: what suits the model"
+    )
     stuck_after_seconds: Seconds = Field(300.0, description="a batch that takes longer fails /livez")
     drain_timeout_seconds: Seconds = Field(
         25.0, description="from SIGTERM to handing back what is not done; below the pod's grace period"

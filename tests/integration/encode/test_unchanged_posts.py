@@ -23,6 +23,7 @@ class CountingEncoder:
 
     space, uri, revision, dimensions, model = "one", "pkg://model", "r1", 3, "model@r1"
     lanes = 1
+    batch_tokens = 1024
 
     def __init__(self) -> None:
         self.encoded: list[str] = []

@@ -581,10 +581,75 @@ async def test_the_model_never_runs_far_ahead_of_the_writes() -> None:
         for number in range(20):
             it.send(f"m{number}")
         await turns(200)
-        assert len(it.handler.batches("infer")) == 3, "one in commit, one waiting, one at the door"
+        assert len(it.handler.batches("infer")) == 6, "one in commit, four waiting, one at the door"
         it.handler.gates["commit"].set()
         await it.pipeline.until_idle()
         assert len(it.answered) == 20
+
+
+@virtually
+async def test_what_is_through_the_model_meanwhile_is_written_together() -> None:
+    async with bench(max_batch_items=3, max_batch_tokens=1) as it:
+        it.handler.gates["commit"] = asyncio.Event()
+        for number in range(6):
+            it.send(f"m{number}")
+        await until(lambda: len(it.handler.batches("infer")) == 5, "four wait behind the first")
+        await turns()
+        it.handler.gates["commit"].set()
+        await it.pipeline.until_idle()
+        assert it.handler.batches("commit") == [["m0"], ["m1", "m2", "m3"], ["m4", "m5"]]
+        assert it.answered == [f"m{number}" for number in range(6)]
+
+
+@virtually
+async def test_what_is_not_through_the_model_holds_up_no_writes() -> None:
+    async with bench(lanes=2, max_batch_tokens=1) as it:
+        slow = asyncio.Event()
+
+        async def infer(batch: Any) -> Any:
+            it.handler.calls.append(("infer", [job.name for job in batch]))
+            if batch[0].name == "slow":
+                await slow.wait()
+            return [job.name for job in batch]
+
+        it.handler.infer = infer  # type: ignore[method-assign]
+        for name in ("quick", "slow", "behind"):
+            it.send(name)
+        await until(lambda: it.handler.batches("commit") == [["quick"]], "the quick one alone")
+        await turns()
+        slow.set()
+        await it.pipeline.until_idle()
+        assert it.handler.batches("commit") == [["quick"], ["slow", "behind"]]
+
+
+@virtually
+async def test_nothing_is_prepared_while_a_whole_batch_waits_for_the_model() -> None:
+    async with bench(max_batch_items=4) as it:
+        it.handler.gates["infer"] = asyncio.Event()
+        it.send("first")
+        await until(lambda: it.handler.batches("infer") == [["first"]], "the lane is taken")
+        for number in range(6):
+            it.send(f"m{number}")
+            await turns()
+        prepared = [["first"], ["m0"], ["m1"], ["m2"], ["m3"]]
+        assert it.handler.batches("prepare") == prepared
+        it.handler.gates["infer"].set()
+        await it.pipeline.until_idle()
+        assert it.handler.batches("prepare") == [*prepared, ["m4", "m5"]]
+        assert it.handler.batches("infer") == [["first"], ["m0", "m1", "m2", "m3"], ["m4", "m5"]]
+
+
+@virtually
+async def test_the_model_says_how_many_tokens_a_batch_has_where_the_settings_do_not() -> None:
+    async with bench() as it:
+        it.handler.gates["infer"] = asyncio.Event()
+        it.send("first", cost=1)
+        await until(lambda: it.handler.batches("infer") == [["first"]], "the lane is taken")
+        for number in range(3):
+            it.send(f"m{number}", cost=500)
+        it.handler.gates["infer"].set()
+        await it.pipeline.until_idle()
+        assert it.handler.batches("infer") == [["first"], ["m0", "m1"], ["m2"]]
 
 
 @virtually

@@ -27,6 +27,7 @@ class WordFinder:
     labels: tuple[str, ...] = ("toxic",)
     judged: list[int] = field(default_factory=list)
     lanes: int = 1
+    batch_tokens: int = 1024
 
     def tokenize(self, texts: Sequence[str]) -> list[Tokens]:
         return [self._windows([len(word) if word != "rude" else 0 for word in text.split()]) for text in texts]

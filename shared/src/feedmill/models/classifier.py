@@ -28,6 +28,11 @@ class Classifier(Protocol):
     @property
     def lanes(self) -> int: ...
 
+    @property
+    def batch_tokens(self) -> int:
+        """Tokens of one batch at most, for the best of throughput and waiting."""
+        ...
+
     def tokenize(self, texts: Sequence[str]) -> list[Tokens]:
         """Token ids, in windows of the model's limit; one entry per text, in order."""
         ...

@@ -27,6 +27,8 @@ class SentenceEncoder:
     """The embedding space's name: ``[a-z0-9-]{1,60}``, other for each model and revision."""
     files: ModelFiles
     lanes: int
+    batch_tokens: int
+    """Tokens of one batch at most, for the best of throughput and waiting."""
     _tokenize: TextTokenizer
     _forward: Forward
 

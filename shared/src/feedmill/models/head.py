@@ -86,7 +86,9 @@ def open_head(files: ModelFiles, settings: ModelSettings) -> tuple[ScoringClassi
     def tokenize(texts: Sequence[str]) -> list[Tokens]:
         return encoder.tokenize([normalise(text) for text in texts] if config.normalise else texts)
 
-    return ScoringClassifier(config.labels, files.label, encoder.lanes, tokenize, probabilities), policy
+    return ScoringClassifier(
+        config.labels, files.label, encoder.lanes, encoder.batch_tokens, tokenize, probabilities
+    ), policy
 
 
 def resolve_encoder(files: ModelFiles, config: HeadConfig, cache: str) -> ModelFiles:

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from feedmill.models.batches import run_portions
 
-# Tokens of one forward pass. Measured from 256 to 4,096 on one thread: no size was better than another by more than a
-# tenth. As many as a worker's batch has by default.
-TOKEN_BUDGET = 1024
+# Tokens of one forward pass, and of a worker's batch. Measured from 256 to 4,096 on one thread: no size was better than
+# another by more than a tenth, and a message waits for fewer others in a small one, which needs less memory as well.
+TOKEN_BUDGET = 512
 
 
 @dataclass(frozen=True, slots=True)

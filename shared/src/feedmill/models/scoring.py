@@ -19,6 +19,7 @@ class ScoringClassifier:
     labels: tuple[str, ...]
     model: str
     lanes: int
+    batch_tokens: int
     _tokenize: TextTokenizer
     _probabilities: Forward
     """Rows ``[texts, labels]``."""

@@ -53,6 +53,7 @@ class LabelWriter:
     labels: tuple[str, ...]
     model: str
     lanes: int
+    batch_tokens: int
     _targets: Tensor
     """Token ids of each label with its end, ``[labels, tokens]``, ``_IGNORED`` behind the end."""
     _tokenize: TextTokenizer
@@ -115,7 +116,14 @@ def open_seq2seq(files: ModelFiles, settings: ModelSettings) -> tuple[LabelWrite
     targets = _label_targets(load_tokenizer(files.path, limit)(labels), network.config.eos_token_id)
     tokenize = load_tokenizer(files.path, limit, prefix, settings.max_windows)
     return LabelWriter(
-        labels, files.label, runtime.lanes, targets.to(runtime.device), tokenize, network, runtime
+        labels,
+        files.label,
+        runtime.lanes,
+        runtime.padded_token_budget,
+        targets.to(runtime.device),
+        tokenize,
+        network,
+        runtime,
     ), policy
 
 

@@ -11,7 +11,7 @@ from feedmill.errors import ModelError
 from feedmill.models.bert import Bert, Classified
 from feedmill.models.encoder import Forward
 from feedmill.models.labels import Kind, LabelPolicy, choose_kind, label_policy
-from feedmill.models.packed import Packed, run_packed
+from feedmill.models.packed import TOKEN_BUDGET, Packed, run_packed
 from feedmill.models.resolve import ModelFiles
 from feedmill.models.runtime import (
     Inputs,
@@ -24,7 +24,7 @@ from feedmill.models.runtime import (
 )
 from feedmill.models.scoring import ScoringClassifier
 from feedmill.models.shape import Shape, read_shape
-from feedmill.models.tokens import load_tokenizer
+from feedmill.models.tokens import TextTokenizer, load_tokenizer
 from feedmill.models.weights import Shelf, map_weights
 from feedmill.settings import ModelSettings
 
@@ -39,7 +39,8 @@ def open_sequence(files: ModelFiles, settings: ModelSettings) -> tuple[ScoringCl
     policy = label_policy(labels, kind, settings)
     limit = min(settings.max_tokens, shape.positions)
     forward = _own(files, shape, runtime, labels, kind)
-    return _classifier(files, settings, runtime, labels, limit, forward), policy
+    tokenize = _tokenizer(files, settings, limit)
+    return ScoringClassifier(labels, files.label, runtime.lanes, TOKEN_BUDGET, tokenize, forward), policy
 
 
 def read_labels(files: ModelFiles) -> tuple[tuple[str, ...], Kind]:
@@ -93,11 +94,10 @@ def _transformers(
     def forward(batch: Any) -> Any:
         return run_padded(batch, pad_id, runtime, scored).numpy()
 
-    return _classifier(files, settings, runtime, labels, limit, forward), policy
+    tokenize = _tokenizer(files, settings, limit)
+    budget = runtime.padded_token_budget
+    return ScoringClassifier(labels, files.label, runtime.lanes, budget, tokenize, forward), policy
 
 
-def _classifier(
-    files: ModelFiles, settings: ModelSettings, runtime: Runtime, labels: tuple[str, ...], limit: int, forward: Forward
-) -> ScoringClassifier:
-    tokenize = load_tokenizer(files.path, limit, settings.text_prefix or "", settings.max_windows)
-    return ScoringClassifier(labels, files.label, runtime.lanes, tokenize, forward)
+def _tokenizer(files: ModelFiles, settings: ModelSettings, limit: int) -> TextTokenizer:
+    return load_tokenizer(files.path, limit, settings.text_prefix or "", settings.max_windows)

@@ -14,7 +14,7 @@ from feedmill.errors import ModelError
 from feedmill.models.adapter import merge_adapter
 from feedmill.models.bert import Bert
 from feedmill.models.encoder import Forward, SentenceEncoder
-from feedmill.models.packed import Packed, run_packed
+from feedmill.models.packed import TOKEN_BUDGET, Packed, run_packed
 from feedmill.models.pooling import Pooling, read_pooling
 from feedmill.models.resolve import ModelFiles, read_json, space_name
 from feedmill.models.runtime import (
@@ -51,6 +51,7 @@ class Network:
     size: int
     positions: int | None
     """Tokens that it takes; None: any number."""
+    batch_tokens: int
 
 
 def open_encoder(
@@ -82,7 +83,7 @@ def open_encoder(
     tokenize = load_tokenizer(files.path, limit, prefix, max_windows)
     if wants_lower_case(files.path):
         tokenize = lower_cased(tokenize)
-    return SentenceEncoder(dimensions, space, files, runtime.lanes, tokenize, network.forward)
+    return SentenceEncoder(dimensions, space, files, runtime.lanes, network.batch_tokens, tokenize, network.forward)
 
 
 def open_network(files: ModelFiles, runtime: Runtime, pooling: Pooling, adapter: Adapter | None = None) -> Network:
@@ -99,6 +100,7 @@ def open_network(files: ModelFiles, runtime: Runtime, pooling: Pooling, adapter:
         lambda batch: run_packed([text.ids for text in batch], shape.pad_id, pooled, runtime.lanes),
         shape.size,
         shape.positions,
+        TOKEN_BUDGET,
     )
 
 
@@ -130,6 +132,7 @@ def _transformers(files: ModelFiles, runtime: Runtime, pooling: Pooling, adapter
         lambda batch: run_padded(batch, pad_id, runtime, pooled).numpy(),
         int(network.config.hidden_size),
         max_positions(network.config),
+        runtime.padded_token_budget,
     )
 
 

@@ -43,8 +43,8 @@ class Handler(Protocol[Request, Work, Output]):
     ``prepare``, ``infer`` and ``commit`` take several at once and answer one entry per entry taken, in the same order;
     an entry that fails is a :class:`~feedmill.errors.Reject` or a :class:`~feedmill.errors.Retry` in its place, and is
     left out of the following steps. Steps of different batches overlap; each step is run for one batch at a time, in
-    order, but for ``infer``, which gets up to ``lanes`` batches at the same time. Blocking work belongs in a thread:
-    these are coroutines on the event loop.
+    order, but for ``infer``, which gets up to ``lanes`` batches at the same time. ``commit`` may get several of them as
+    one. Blocking work belongs in a thread: these are coroutines on the event loop.
 
     Any step may raise :class:`~feedmill.errors.Outage`: the worker then hands its messages back and stops taking new
     ones until ``ready`` returns. Any other exception is narrowed down to the guilty message by halving the batch, so
@@ -54,6 +54,11 @@ class Handler(Protocol[Request, Work, Output]):
     @property
     def lanes(self) -> int:
         """How many batches the model takes side by side; 1 or more."""
+        ...
+
+    @property
+    def batch_tokens(self) -> int:
+        """Tokens of one batch at most where the settings leave it to the model."""
         ...
 
     def decode(self, message: Message) -> Request:

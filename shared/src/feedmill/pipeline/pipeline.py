@@ -3,8 +3,9 @@
 Four loops: while batch N is in the model, N-1 is written, N-2 published and acked, and N+1 received and prepared. As
 many batches are in the model at the same time as the handler has lanes; they are written in the order in which they
 were taken, so that of two messages about one post the later one wins. Batching is greedy: a lane that is free takes
-what is there and never waits for more. The broker's prefetch bounds everything: no more items exist than messages are
-unacknowledged.
+what is there and never waits for more. Before and behind the model, where larger batches are cheaper, what has piled up
+meanwhile goes together: nothing is prepared while a whole batch waits, and all that is through the model is written in
+one go. The broker's prefetch bounds everything: no more items exist than messages are unacknowledged.
 """
 
 from __future__ import annotations
@@ -36,6 +37,9 @@ log = logging.getLogger(__name__)
 Given = TypeVar("Given")
 Answer = TypeVar("Answer")
 
+_AHEAD = 4
+"""Batches for each lane that may be in the model or wait to be written."""
+
 
 class Pipeline(Generic[Request, Work, Output]):
     """Feed it with :meth:`take`, run :meth:`run` as a task, empty it with :meth:`hand_back` and :meth:`until_idle`."""
@@ -51,7 +55,8 @@ class Pipeline(Generic[Request, Work, Output]):
     ) -> None:
         self._handler = handler
         self._settler = settler
-        self._settings = settings
+        self._max_items = settings.max_batch_items
+        self._max_tokens = settings.max_batch_tokens or handler.batch_tokens
         self._max_body_bytes = max_body_bytes
         self._health = instruments.health
         self._metrics = instruments.metrics
@@ -63,10 +68,13 @@ class Pipeline(Generic[Request, Work, Output]):
         self._prepared: deque[Item] = deque()
         self._has_arrived = asyncio.Event()
         self._has_prepared = asyncio.Event()
+        self._has_room = asyncio.Event()
+        self._has_room.set()
         self._lanes = asyncio.Semaphore(handler.lanes)
-        # Batches in the model or behind it, in order. A batch for each lane may wait here while another is being
+        # Batches in the model or behind it, in order. A few for each lane may wait here while others are being
         # written: the model never runs further ahead.
-        self._inferred: asyncio.Queue[asyncio.Task[list[Item]]] = asyncio.Queue(maxsize=handler.lanes)
+        self._inferred: asyncio.Queue[asyncio.Task[list[Item]]] = asyncio.Queue(maxsize=_AHEAD * handler.lanes)
+        self._unfinished: asyncio.Task[list[Item]] | None = None
         # Batches that are written, with their results. One may wait while another is being published.
         self._written: asyncio.Queue[list[tuple[Item, JsonObject]]] = asyncio.Queue(maxsize=1)
         self._is_closed = False
@@ -143,7 +151,8 @@ class Pipeline(Generic[Request, Work, Output]):
     async def _prepare_loop(self) -> None:
         while True:
             await self._has_arrived.wait()
-            items = self._drain_live(self._arrived, self._settings.max_batch_items)
+            await self._has_room.wait()
+            items = self._drain_live(self._arrived, self._max_items)
             if not self._arrived:
                 self._has_arrived.clear()
             works = await self._step("prepare", items, self._handler.prepare, [item.request for item in items])
@@ -152,6 +161,15 @@ class Pipeline(Generic[Request, Work, Output]):
                 self._prepared.append(item)
             if self._prepared:
                 self._has_prepared.set()
+            self._look_for_room()
+
+    def _look_for_room(self) -> None:
+        """Room is while no whole batch waits for the model."""
+        tokens = sum(item.work.cost for item in self._prepared)
+        if len(self._prepared) < self._max_items and tokens < self._max_tokens:
+            self._has_room.set()
+        else:
+            self._has_room.clear()
 
     async def _infer_loop(self, group: asyncio.TaskGroup) -> None:
         while True:
@@ -162,6 +180,7 @@ class Pipeline(Generic[Request, Work, Output]):
         while True:
             await self._has_prepared.wait()
             batch = self._next_batch()
+            self._look_for_room()
             if not self._prepared:
                 self._has_prepared.clear()
             if batch:
@@ -182,13 +201,25 @@ class Pipeline(Generic[Request, Work, Output]):
 
     async def _commit_loop(self) -> None:
         while True:
-            batch = _live(await (await self._inferred.get()))
+            batch = _live(await self._next_inferred())
             pairs = [(item.work, item.output) for item in batch]
             results = await self._step("commit", batch, self._handler.commit, pairs)
             done = self._succeeded(batch, results)
             for item, _ in done:
                 item.stage = Stage.SETTLING
             await self._written.put(done)
+
+    async def _next_inferred(self) -> list[Item]:
+        """The next batch behind the model, and those after it that are through as well."""
+        first, self._unfinished = self._unfinished or await self._inferred.get(), None
+        items = list(await first)
+        while len(items) < self._max_items and not self._inferred.empty():
+            task = self._inferred.get_nowait()
+            if not task.done():
+                self._unfinished = task
+                break
+            items += task.result()
+        return items
 
     async def _settle_loop(self) -> None:
         while True:
@@ -200,9 +231,9 @@ class Pipeline(Generic[Request, Work, Output]):
         """What waits, oldest first, up to the limits. One item above the token budget goes alone."""
         batch: list[Item] = []
         tokens = 0
-        while self._prepared and len(batch) < self._settings.max_batch_items:
+        while self._prepared and len(batch) < self._max_items:
             item = self._prepared[0]
-            if batch and tokens + item.work.cost > self._settings.max_batch_tokens:
+            if batch and tokens + item.work.cost > self._max_tokens:
                 break
             self._prepared.popleft()
             if item.is_settled:

@@ -64,6 +64,7 @@ class EncodeHandler:
         self._is_registered = False
         self._tokenizing = Lane("tokenize")
         self.lanes = encoder.lanes
+        self.batch_tokens = encoder.batch_tokens
         self._inferring = Lane("model", encoder.lanes)
 
     @property

@@ -61,6 +61,8 @@ class HintHandler:
     """The hint worker's part of the pipeline (:class:`feedmill.pipeline.handler.Handler`). Stores nothing."""
 
     lanes = 1
+    batch_tokens = 1024
+    """A request counts as one: the messages of a batch are the limit."""
 
     def __init__(self, store: Store, follower: Follower, settings: HintSettings) -> None:
         self._store = store

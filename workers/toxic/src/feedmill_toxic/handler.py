@@ -69,6 +69,7 @@ class ToxicHandler:
         self._stores = stores
         self._tokenizing = Lane("tokenize")
         self.lanes = loaded.classifier.lanes
+        self.batch_tokens = loaded.classifier.batch_tokens
         self._inferring = Lane("model", self.lanes)
 
     def close(self) -> None:

@@ -44,7 +44,7 @@ def encoder_in(folder: Path, export: Export, settings: ModelSettings) -> Sentenc
     logger.info(
         "encoder %s on ONNX Runtime: %d dimensions, %d lanes, space %s", files.label, export.outputs, lanes, space
     )
-    return SentenceEncoder(export.outputs, space, files, lanes, tokenize, session)
+    return SentenceEncoder(export.outputs, space, files, lanes, session.batch_tokens, tokenize, session)
 
 
 def open_exported_classifier(
@@ -71,7 +71,8 @@ def classifier_in(
         return plain([normalise(text) for text in texts] if export.normalise else texts)
 
     lanes = share_cores(settings).count
-    classifier = ScoringClassifier(export.labels, export.files(folder).label, lanes, tokenize, session)
+    label = export.files(folder).label
+    classifier = ScoringClassifier(export.labels, label, lanes, session.batch_tokens, tokenize, session)
     return classifier, policy, frozenset(settings.languages or export.languages)
 
 

@@ -26,6 +26,8 @@ Feeds = dict[str, NDArray[Any]]
 class Session:
     """A loaded graph. Several threads may call it: they share the weights, and each has one batch in the model."""
 
+    batch_tokens = TOKEN_BUDGET
+
     def __init__(self, folder: Path, export: Export, lanes: Lanes) -> None:
         """Raises ModelError."""
         self._export = export
