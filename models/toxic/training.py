@@ -82,10 +82,17 @@ class Rows:
         )
 
     def losses(self, network: Network, indexes: Sequence[int]) -> Tensor:
-        """Binary cross-entropy summed over the labels that the rows know."""
-        inputs = pad([self.tokens[index].ids for index in indexes], 0, torch.device("cpu"))
+        """Binary cross-entropy summed over the labels that the rows know.
+
+        As in use, a long text's logits are those of its worst window, for each label its own: a clean text teaches that
+        its most suspicious window is clean, and a toxic one is not blamed on a window that has nothing toxic.
+        """
+        texts = [self.tokens[index] for index in indexes]
+        windows = [(text.ids, *text.further) for text in texts]
+        inputs = pad([ids for text in windows for ids in text], 0, torch.device("cpu"))
+        found = network(inputs.ids, inputs.mask).float().split([len(text) for text in windows])
+        logits = torch.stack([text.amax(dim=0) for text in found])
         targets, weights = self.targets[list(indexes)], self.weights[list(indexes)]
-        logits = network(inputs.ids, inputs.mask).float()
         each = nn.functional.binary_cross_entropy_with_logits(logits, targets.nan_to_num(0.0), reduction="none")
         return (each * ~targets.isnan() * weights[:, None]).sum()
 

@@ -13,12 +13,14 @@ import torch
 sys.path.append(str(Path(__file__).resolve().parents[3] / "models" / "toxic"))
 
 from augment import naming
+from blend import mean
 from data import CLEAN, LABELS, Example, known, read_checks, read_sentences
+from feedmill.models.tokens import Tokens
 from lora import LoraLinear
 from prepare import CHECKS, SENTENCES, Closeness, tempered, training_rows
 from settle import REFERENCE_RATE, at_rate, calibrate, thresholds, weights_at
 from templates import sentences
-from training import _share
+from training import Rows, _share
 
 
 def test_weights_and_scores_at_a_rate() -> None:
@@ -50,6 +52,43 @@ def test_the_learning_rate_warms_up_and_falls() -> None:
     rates = [_share(step, 100, 0.06) for step in range(1, 101)]
     assert (max(rates), rates[5], rates[99]) == (1, 1, 0)
     assert rates == [*sorted(rates[:6]), *sorted(rates[6:], reverse=True)]
+
+
+def test_a_long_text_is_trained_on_by_its_worst_window_for_each_label() -> None:
+    class Network(torch.nn.Module):
+        """A text's logits are its first token, and that token's negative for the other labels."""
+
+        def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+            first = ids[:, :1].float()
+            return torch.cat([first, *[-first] * (len(LABELS) - 1)], dim=1)
+
+    def loss(*texts: Tokens) -> float:
+        rows = Rows.of(texts, [Example("", known(toxic=1.0, threat=0.0))] * len(texts))
+        return float(rows.losses(Network(), range(len(texts))))  # type: ignore[arg-type]
+
+    def cost(toxic: float, threat: float) -> float:
+        return float(np.log1p(np.exp(-toxic)) + np.log1p(np.exp(threat)))
+
+    long = Tokens([1, 9, 9], False, ([4], [2, 9]))
+    assert loss(long) == pytest.approx(cost(4, -1))
+    assert loss(long, Tokens([3], False)) == pytest.approx(cost(4, -1) + cost(3, -3))
+
+
+def test_the_mean_of_two_models_is_the_mean_of_what_they_add() -> None:
+    generator = torch.Generator().manual_seed(1)
+
+    def model() -> dict[str, torch.Tensor]:
+        shapes = {"adapter.layer.a": (2, 6), "adapter.layer.b": (5, 2), "output.weight": (3, 6), "output.bias": (3,)}
+        return {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+
+    one, other = model(), model()
+    products = [each["adapter.layer.b"] @ each["adapter.layer.a"] for each in (one, other)]
+    blended = mean([one, other], 4)
+    found = blended["adapter.layer.b"] @ blended["adapter.layer.a"]
+    assert torch.allclose(found, (products[0] + products[1]) / 2, atol=1e-5)
+    assert torch.allclose(blended["output.bias"], (one["output.bias"] + other["output.bias"]) / 2)
+    assert list(mean([one], 2)) == list(one)
+    assert mean([one, other], 3)["adapter.layer.a"].shape == (3, 6)
 
 
 def test_an_adapted_layer_is_the_layer_until_its_second_factor_learns() -> None:
