@@ -241,14 +241,14 @@ def test_the_sentences_that_an_earlier_model_got_wrong(default: LoadedClassifier
     assert dict(judged(default, "reported")["reported"]) == wanted
 
 
-# Wrong sentences of each kind: one more than the committed weights have (the model card), as another CPU rounds
-# otherwise. Lower them with better weights.
+# Wrong sentences of each kind: as many as the committed weights have (the model card), and no more; the nearest other
+# is 0.018 from its threshold, far more than another CPU's rounding. Lower them with better weights.
 HARMLESS = {
-    "counter_speech": 3, "criticism": 1, "identity": 1, "kill_die_shoot": 2, "proud": 3, "quote_report": 1,
-    "reclaimed": 5, "swearing": 2,
+    "counter_speech": 1, "criticism": 0, "identity": 0, "kill_die_shoot": 2, "proud": 0, "quote_report": 0,
+    "reclaimed": 0, "swearing": 0,
 }  # fmt: skip
 HARMFUL = {
-    "caps": 1, "emoji": 2, "identity": 3, "insult": 3, "long": 1, "obfuscated": 1, "sexist": 6, "slang": 1, "threat": 2,
+    "caps": 0, "emoji": 0, "identity": 3, "insult": 1, "long": 0, "obfuscated": 0, "sexist": 6, "slang": 0, "threat": 3,
 }  # fmt: skip
 
 
