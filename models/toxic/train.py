@@ -176,7 +176,7 @@ def _parser() -> argparse.ArgumentParser:
         " anew (default: %(default)s)")  # fmt: skip
     add("--limit", type=int, default=0, help="rows of each data set and kind, for a quick trial (default: all)")
     add("--epochs", type=float, default=defaults.epochs, help="passes over the rows (default: %(default)s)")
-    add("--windows", type=int, nargs="+", default=WINDOWS,
+    add("--windows", type=_count, nargs="+", default=WINDOWS,
         help="windows of a long text to train on, one run each; the model is their mean (default: 1 8)")  # fmt: skip
     add("--bare", action="store_true", help="train on Jigsaw's rows alone, to measure what the rest changes")
     add("--before", type=Path, help="folder of such a model, to measure the bias towards groups of people beside it")
@@ -186,6 +186,12 @@ def _parser() -> argparse.ArgumentParser:
         help="bfloat16 in forward passes (default: where the CPU has the instructions)")  # fmt: skip
     add("--measure-only", action="store_true", help="measure the model in --out and write its card")
     return parser
+
+
+def _count(value: str) -> int:
+    if not value.isdecimal() or not int(value):
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1 on, not {value!r}")
+    return int(value)
 
 
 def _has_bf16() -> bool:

@@ -77,6 +77,12 @@ def test_without_data_it_says_what_it_needs(tmp_path: Path) -> None:
     assert not (tmp_path / "head").exists()
 
 
+def test_a_model_of_no_windows_is_refused(tmp_path: Path) -> None:
+    done = run("--windows", "0", "8", "--out", tmp_path / "head")
+    assert done.returncode == 2
+    assert "--windows: expected a whole number from 1 on, not '0'" in done.stderr
+
+
 def test_help() -> None:
     done = run("--help")
     assert done.returncode == 0
