@@ -51,26 +51,33 @@ _TOO_CLOSE = 0.6
 
 
 def training_rows(folder: Path, limit: int = 0, bare: bool = False) -> list[Example]:
-    """All training rows, their texts not yet normalised.
+    """All training rows, their texts not yet normalised, and none that is measured on.
 
     Args:
         limit: at most this many of each data set, for a quick trial; 0 takes what the recipe says.
         bare: Jigsaw's rows alone.
 
     Raises:
-        ValueError: ``folder`` has none of the data sets.
+        ValueError: ``folder`` has none of the data sets that it takes.
     """
-    comments = read_source(folder, JIGSAW, limit)
-    others = [tempered(example) for source in OTHERS for example in read_source(folder, source, limit)]
-    if not comments and not others:
-        names = ", ".join(f"{name}.csv.gz" for name in dict.fromkeys(source.name for source in (JIGSAW, *OTHERS)))
+    sources = (JIGSAW,) if bare else (JIGSAW, *OTHERS)
+    read = {source: read_source(folder, source, limit) for source in sources}
+    if not any(read.values()):
+        names = ", ".join(f"{name}.csv.gz" for name in dict.fromkeys(source.name for source in sources))
         raise ValueError(f"--data {folder}: no data sets; expected some of {names}")
-    if bare:
-        return comments
+    comments = read.pop(JIGSAW)
+    others = [tempered(example) for found in read.values() for example in found]
+    rows = comments if bare else _mixed(comments, others, limit)
+    measured = _measured(folder)
+    return [row for row in rows if key(row.text) not in measured]
+
+
+def _mixed(comments: list[Example], others: list[Example], limit: int) -> list[Example]:
+    """The rows, our own, disguised copies of both, and copies in which a group is named."""
     own = [tempered(example) for example in _own(limit)]
     clean = [example for example in comments if example.targets == CLEAN]
     toxic = [example for example in comments if example.targets != CLEAN]
-    rows = [
+    return [
         *comments,
         *others,
         *own,
@@ -80,8 +87,6 @@ def training_rows(folder: Path, limit: int = 0, bare: bool = False) -> list[Exam
         *naming(clean, ONE, limit or _NAMING_CLEAN),
         *naming(toxic, ONE, limit or _NAMING_TOXIC),
     ]
-    measured = _measured(folder)
-    return [row for row in rows if key(row.text) not in measured]
 
 
 def tempered(example: Example) -> Example:

@@ -122,6 +122,21 @@ def test_what_is_measured_on_is_not_trained_on_nor_is_anything_close_to_it(tmp_p
     assert closeness("Is your brother gay as well?") < 0.6 <= closeness("I AM gay!")
 
 
+def test_nor_is_it_by_a_model_of_jigsaw_alone(tmp_path: Path) -> None:
+    for name, texts in (("train", ["You measure this!", "Nobody does"]), ("heldout", ["you measure THIS"])):
+        with (tmp_path / f"jigsaw_{name}_6label.csv").open("w", newline="", encoding="utf-8") as stream:
+            csv.writer(stream).writerows([["comment_text", *LABELS], *([text, *"100000"] for text in texts)])
+    assert [example.text for example in training_rows(tmp_path, bare=True)] == ["Nobody does"]
+
+
+def test_a_model_of_jigsaw_alone_needs_jigsaw(tmp_path: Path) -> None:
+    with (tmp_path / "davidson_tweets.csv").open("w", newline="", encoding="utf-8") as stream:
+        csv.writer(stream).writerows([["tweet", "class"], ["see you at nine", "2"]])
+    assert training_rows(tmp_path)
+    with pytest.raises(ValueError, match=r"expected some of jigsaw_train_6label\.csv\.gz$"):
+        training_rows(tmp_path, bare=True)
+
+
 def test_open_labels() -> None:
     hateful = next(row for row in read_sentences(SENTENCES / "templates.csv") if "breed" in row.text)
     assert (hateful.targets[0], hateful.targets[5]) == (1.0, 1.0)
