@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 import logging
 import os
-import signal
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -36,12 +35,6 @@ def pytest_configure() -> None:
     for name in list(os.environ):
         if name.startswith(USERS_OWN) and name not in KEPT:
             del os.environ[name]
-
-
-def pytest_collection_finish() -> None:
-    """A worker's ``__main__`` takes SIGTERM as it is imported: pytest would then end with 0 on the signal."""
-    if signal.getsignal(signal.SIGTERM) not in {signal.SIG_DFL, signal.SIG_IGN}:
-        raise pytest.UsageError(f"importing the tests took SIGTERM: {signal.getsignal(signal.SIGTERM)}")
 
 
 def start_or_skip(start: Callable[[], Server]) -> Server:

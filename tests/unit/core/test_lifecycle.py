@@ -10,6 +10,8 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -17,6 +19,7 @@ from feedmill.errors import ModelError, SettingsError
 from feedmill.lifecycle import EXIT_FAILED, EXIT_OK, EXIT_USAGE, Shutdown, run_process
 
 EXIT_LIMIT_SECONDS = 30.0
+OWN_HANDLERS: dict[signal.Signals, Any] = {signal.SIGTERM: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
 
 
 def code_of(error: BaseException | None) -> int:
@@ -51,6 +54,18 @@ def test_exit_codes_and_what_is_logged(
         assert caplog.records[0].levelno == logging.ERROR
 
 
+@pytest.fixture
+def _python_s_own_handlers() -> Iterator[None]:
+    """The signals' handlers as a new process has them: coverage has one of its own, until some test takes it away."""
+    before = {number: signal.getsignal(number) for number in OWN_HANDLERS}
+    for number, handler in OWN_HANDLERS.items():
+        signal.signal(number, handler)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("_python_s_own_handlers")
 def test_the_first_signal_requests_and_the_second_is_urgent() -> None:
     async def main(shutdown: Shutdown) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
@@ -59,9 +74,8 @@ def test_the_first_signal_requests_and_the_second_is_urgent() -> None:
         os.kill(os.getpid(), signal.SIGINT)
         await asyncio.wait_for(shutdown.urgent.wait(), 10)
 
-    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     assert run_process(main) == EXIT_OK
-    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+    assert {number: signal.getsignal(number) for number in OWN_HANDLERS} == OWN_HANDLERS
 
 
 def test_what_is_left_of_a_time_counts_from_the_first_request_and_ends_with_the_second() -> None:
