@@ -19,7 +19,7 @@ from feedmill.errors import ModelError, SettingsError
 from feedmill.lifecycle import EXIT_FAILED, EXIT_OK, EXIT_USAGE, Shutdown, run_process
 
 EXIT_LIMIT_SECONDS = 30.0
-OWN_HANDLERS: dict[signal.Signals, Any] = {signal.SIGTERM: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
+DEFAULTS: dict[signal.Signals, Any] = {signal.SIGTERM: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
 
 
 def code_of(error: BaseException | None) -> int:
@@ -55,17 +55,17 @@ def test_exit_codes_and_what_is_logged(
 
 
 @pytest.fixture
-def _python_s_own_handlers() -> Iterator[None]:
-    """The signals' handlers as a new process has them: coverage has one of its own, until some test takes it away."""
-    before = {number: signal.getsignal(number) for number in OWN_HANDLERS}
-    for number, handler in OWN_HANDLERS.items():
+def _default_handlers() -> Iterator[None]:
+    """Python's, which asyncio leaves behind: a test run may have others, coverage's for one."""
+    before = {number: signal.getsignal(number) for number in DEFAULTS}
+    for number, handler in DEFAULTS.items():
         signal.signal(number, handler)
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
 
 
-@pytest.mark.usefixtures("_python_s_own_handlers")
+@pytest.mark.usefixtures("_default_handlers")
 def test_the_first_signal_requests_and_the_second_is_urgent() -> None:
     async def main(shutdown: Shutdown) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
@@ -75,7 +75,7 @@ def test_the_first_signal_requests_and_the_second_is_urgent() -> None:
         await asyncio.wait_for(shutdown.urgent.wait(), 10)
 
     assert run_process(main) == EXIT_OK
-    assert {number: signal.getsignal(number) for number in OWN_HANDLERS} == OWN_HANDLERS
+    assert {number: signal.getsignal(number) for number in DEFAULTS} == DEFAULTS
 
 
 def test_what_is_left_of_a_time_counts_from_the_first_request_and_ends_with_the_second() -> None:
